@@ -1,0 +1,50 @@
+import pytest
+
+from utils import config
+
+
+def test_sample_is_used_until_full_data_are_there(workspace, monkeypatch):
+    monkeypatch.delenv("FACELAB_SAMPLE")
+    assert config.is_sample_run("fer2013")
+    assert config.data_dir("fer2013") == config.SAMPLE_DIR
+    assert config.output_dir("fer2013") == workspace / "outputs" / "sample"
+    assert "numbers mean nothing" in config.banner("fer2013")
+
+    (workspace / "data" / "raw" / "fer2013.csv.xz").touch()
+    assert not config.is_sample_run("fer2013")
+    assert config.is_sample_run("utkface"), "each data set is decided for itself"
+    assert config.output_dir("fer2013") == workspace / "outputs"
+    assert "full" in config.banner("fer2013")
+
+
+def test_prepared_data_alone_count_as_full(workspace, monkeypatch):
+    monkeypatch.delenv("FACELAB_SAMPLE")
+    (workspace / "data" / "utkface").mkdir()
+    assert not config.is_sample_run("utkface")
+
+
+def test_data_folder_of_the_user(workspace, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "raw" / "UTKFace").mkdir(parents=True)
+    monkeypatch.setenv("FACELAB_DATA", str(elsewhere))
+    assert config.raw_path("utkface") == elsewhere / "raw" / "UTKFace"
+    assert config.prepared_dir("utkface", "report") == elsewhere / "utkface_report"
+
+
+def test_raw_files_are_taken_in_order_of_preference(workspace):
+    for name in ("train.csv", "icml_face_data.csv", "fer2013.csv.gz"):
+        (workspace / "data" / "raw" / name).touch()
+    assert config.raw_path("fer2013").name == "fer2013.csv.gz"
+
+
+def test_missing_raw_data_say_what_to_do(workspace):
+    with pytest.raises(FileNotFoundError, match=r"fer2013\.csv.*data/README\.md"):
+        config.raw_path("fer2013")
+
+
+def test_nonsense_is_refused(workspace, monkeypatch):
+    with pytest.raises(ValueError, match="unknown data set 'mnist'"):
+        config.is_sample_run("mnist")
+    monkeypatch.setenv("FACELAB_SAMPLE", "yes")
+    with pytest.raises(ValueError, match="'yes'"):
+        config.is_sample_run("fer2013")

@@ -1,0 +1,65 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from utils import config
+from utils.data import FIVE_EMOTIONS, audit, face_input_for, load_prepared, load_split
+from utils.files import read_image
+
+GREY = face_input_for("fer2013", 48, 48, "grey")
+
+
+def test_arrays_follow_the_class_order_and_the_files(prepared_workspace):
+    images, y_true, files = load_split("fer2013", "valid", GREY)
+    assert images.shape == (14, 48, 48, 1) and images.dtype == np.uint8
+    assert y_true.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+    for image, path in zip(images, files):
+        np.testing.assert_array_equal(image[..., 0], read_image(path)[..., 0])
+    assert [path.parent.name for path in files][::2] == [
+        "angry", "disgust", "fear", "happy", "sad", "surprise", "neutral",
+    ]  # fmt: skip
+
+
+def test_five_classes_have_indices_of_their_own(prepared_workspace):
+    _, y_true, files = load_split("fer2013", "valid", GREY, FIVE_EMOTIONS)
+    assert [FIVE_EMOTIONS[y] for y in y_true] == [path.parent.name for path in files]
+    assert set(y_true) == {0, 1, 2, 3, 4}
+
+
+def test_colour_images_are_rgb_and_resized(prepared_workspace):
+    rgb = face_input_for("utkface", 100, 100, "rgb")
+    images, _, files = load_split("utkface", "test", rgb)
+    assert images.shape == (6, 100, 100, 3)
+    bgr_means = read_image(files[0]).mean(axis=(0, 1))
+    np.testing.assert_allclose(images[0].mean(axis=(0, 1)), bgr_means[::-1], atol=1)
+
+
+def test_unprepared_data_name_the_notebook(workspace):
+    with pytest.raises(FileNotFoundError, match=r"run notebooks/02_prepare_utk\.ipynb first"):
+        load_prepared("utkface")
+
+
+def test_nonsense_is_refused(prepared_workspace):
+    with pytest.raises(ValueError, match="'dev'"):
+        load_split("fer2013", "dev", GREY)
+    with pytest.raises(ValueError, match=r"\['bored'\]"):
+        load_split("fer2013", "test", GREY, ["angry", "bored"])
+
+
+def test_a_lost_class_folder_is_said(prepared_workspace):
+    (config.prepared_dir("fer2013") / "test" / "fear").rename(prepared_workspace / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"\['fear'\]"):
+        load_split("fer2013", "test", GREY)
+
+
+def test_audit_against_hand_counts():
+    labels = pd.DataFrame(
+        [
+            ("a", "train", "sad"), ("a", "train", "sad"),  # a pair inside training
+            ("b", "train", "sad"), ("b", "valid", "fear"), ("b", "test", "fear"),  # crosses twice
+            ("c", "valid", "sad"), ("c", "test", "sad"),  # crosses, but not from training
+            ("d", "test", "sad"),
+        ],
+        columns=["sha256", "split", "label"],
+    )  # fmt: skip
+    assert audit(labels).tolist() == [3, 7, 2, 1, 1, 1]

@@ -1,0 +1,231 @@
+import csv
+import gzip
+import lzma
+import tarfile
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+
+from utils import config, fer
+from utils.data import EMOTIONS, audit
+from utils.fer import prepare_fer
+from utils.files import encode_image, read_image
+
+# What data/make_sample.py writes: 5 / 2 / 2 of each emotion, a blank one, a copy, a broken row.
+SAMPLE_COUNTS = {"train": 7 * 5 + 1, "valid": 7 * 2, "test": 7 * 2 + 1}
+
+
+@pytest.fixture
+def sample_text():
+    return (config.SAMPLE_DIR / "raw" / "fer2013.csv").read_bytes()
+
+
+def as_icml(text):
+    lines = text.decode().splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    return "\n".join(["emotion, Usage, pixels"] + [f"{e},{u},{p}" for e, p, u in rows]).encode()
+
+
+def write_tar(path, text):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in (("fer2013/README", b"readme"), ("fer2013/fer2013.csv", text)):
+            file = path.parent / "member"
+            file.write_bytes(content)
+            archive.add(file, name)
+            file.unlink()
+
+
+def write_zip(path, text):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("fer2013.csv", text)
+
+
+FORMS = {
+    "fer2013.csv": lambda path, text: path.write_bytes(text),
+    "fer2013.csv.gz": lambda path, text: path.write_bytes(gzip.compress(text)),
+    "fer2013.csv.xz": lambda path, text: path.write_bytes(lzma.compress(text)),
+    "fer2013.zip": write_zip,
+    "fer2013.csv.zip": write_zip,
+    "fer2013.tar.gz": write_tar,
+    "icml_face_data.csv": lambda path, text: path.write_bytes(as_icml(text)),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_of_the_csv_gives_the_same(workspace, sample_text, name):
+    path = workspace / "data" / "raw" / name
+    FORMS[name](path, sample_text)
+    before = path.read_bytes()
+    prepared = prepare_fer()
+
+    assert prepared.source == name
+    assert prepared.found == sum(SAMPLE_COUNTS.values()) + 1
+    assert prepared.counts.loc[list(SAMPLE_COUNTS), "all"].to_dict() == SAMPLE_COUNTS
+    assert prepared.counts.loc["valid", list(EMOTIONS)].tolist() == [2] * 7
+    assert prepared.left_out.values.tolist() == [[65, "3 pixels instead of 2304"]]
+    assert prepared.labels["blank"].sum() == 1
+    on_disk = [p.relative_to(prepared.folder).as_posix() for p in prepared.folder.rglob("*.png")]
+    assert sorted(on_disk) == sorted(prepared.labels["file"])
+    assert path.read_bytes() == before, "raw data are never changed"
+
+
+def test_pixels_survive_without_loss(workspace, sample_text):
+    (workspace / "data" / "raw" / "fer2013.csv").write_bytes(sample_text)
+    prepared = prepare_fer()
+    with open(config.SAMPLE_DIR / "raw" / "fer2013.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for record in prepared.labels.itertuples():
+        row = rows[int(record.item)]
+        expected = [int(value) for value in row["pixels"].split()]
+        stored = read_image(prepared.folder / record.file, cv2.IMREAD_GRAYSCALE)
+        assert stored.ravel().tolist() == expected
+        assert record.label == EMOTIONS[int(row["emotion"])]
+
+
+def test_broken_rows_are_listed_with_the_reason(workspace):
+    good = " ".join(["7"] * 2304)
+    lines = [
+        "emotion,pixels,Usage",
+        f"0,{good},Training",
+        f"12,{good},Training",
+        f",{good},Training",
+        f"1,{good},Holiday",
+        f"1,{good}",
+        f"1,{good} 8,Training",
+        f"1,{good[:-1]}x,Training",
+        f"1,{good[:-1]}256,Training",
+        "1,,Training",
+        f" 6 ,{good},PrivateTest",
+    ]
+    (workspace / "data" / "raw" / "fer2013.csv").write_text("\n".join(lines))
+    prepared = prepare_fer()
+    assert prepared.labels["label"].tolist() == ["angry", "neutral"]
+    assert prepared.left_out["item"].tolist() == list(range(1, 9))
+    assert prepared.left_out["reason"].tolist() == [
+        "unknown emotion '12'",
+        "unknown emotion ''",
+        "unknown Usage 'Holiday'",
+        "2 fields instead of 3",
+        "2305 pixels instead of 2304",
+        "pixels: something else than numbers and spaces",
+        "pixel value 256, expected 0 to 255",
+        "pixels: something else than numbers and spaces",
+    ]
+    assert prepared.found == len(prepared.labels) + len(prepared.left_out)
+
+
+def test_unlabelled_form_is_refused_with_a_word(workspace):
+    (workspace / "data" / "raw" / "train.csv").write_text("emotion,pixels\n0,1 2 3\n")
+    with pytest.raises(ValueError, match=r"lacks \['Usage'\].*icml_face_data"):
+        prepare_fer()
+    assert not config.prepared_dir("fer2013").exists()
+
+
+def test_archive_of_something_else_says_what_to_do(workspace):
+    with zipfile.ZipFile(workspace / "data" / "raw" / "fer2013.zip", "w") as archive:
+        archive.writestr("train/angry/1.jpg", b"")
+    with pytest.raises(ValueError, match="unpack it to"):
+        prepare_fer()
+
+
+def write_pictures(folder, names):
+    random = np.random.default_rng(1)
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = random.integers(0, 256, (48, 48), dtype=np.uint8)
+        path.write_bytes(encode_image(image, path.suffix))
+
+
+def test_folders_with_usage_in_the_names(workspace):
+    folder = workspace / "data" / "raw" / "fer2013"
+    write_pictures(
+        folder,
+        [
+            "train/angry/Training_3.jpg",
+            "test/angry/PublicTest_1.jpg",
+            "test/happy/PrivateTest_9.jpg",
+        ],
+    )
+    (folder / "train" / "angry" / "notes.txt").write_text("x")
+    (folder / "train" / "angry" / "Training_4.jpg").write_bytes(b"broken")
+    (folder / "train" / "bored").mkdir()
+    write_pictures(folder, ["train/bored/Training_5.jpg"])
+    prepared = prepare_fer()
+    found = {row.item: (row.split, row.label) for row in prepared.labels.itertuples()}
+    assert found == {
+        "train/angry/Training_3.jpg": ("train", "angry"),
+        "test/angry/PublicTest_1.jpg": ("valid", "angry"),
+        "test/happy/PrivateTest_9.jpg": ("test", "happy"),
+    }
+    assert dict(prepared.left_out.values.tolist()) == {
+        "train/angry/notes.txt": "unknown file type '.txt'",
+        "train/angry/Training_4.jpg": "corrupt image",
+        "train/bored/Training_5.jpg": "unknown emotion 'bored'",
+    }
+    assert prepared.notes == ()
+
+
+def test_folders_with_other_names(workspace):
+    write_pictures(
+        workspace / "data" / "raw" / "fer2013",
+        [
+            "train/disgusted/1.png",
+            "val/fearful/1.png",
+            "validation/Surprised/1.png",
+            "test/sad/1.png",
+        ],
+    )
+    labels = prepare_fer().labels
+    assert sorted(zip(labels["split"], labels["label"])) == [
+        ("test", "sad"), ("train", "disgust"), ("valid", "fear"), ("valid", "surprise"),
+    ]  # fmt: skip
+
+
+def test_folders_without_validation_are_halved_and_it_is_said(workspace):
+    names = [
+        f"{split}/{name}/im{n}.png"
+        for split in ("train", "test")
+        for name in EMOTIONS
+        for n in range(4)
+    ]
+    write_pictures(workspace / "data" / "raw" / "fer2013", names)
+    prepared = prepare_fer()
+    assert prepared.counts["all"].to_dict() == {"train": 28, "valid": 14, "test": 14, "all": 56}
+    assert "14 of the 28 test images" in prepared.notes[0]
+    assert all((prepared.folder / file).is_file() for file in prepared.labels["file"])
+
+
+def test_second_run_reads_nothing_again(workspace, sample_text, monkeypatch):
+    (workspace / "data" / "raw" / "fer2013.csv").write_bytes(sample_text)
+    first = prepare_fer()
+    monkeypatch.setattr(fer, "_read_csv", None)
+    second = prepare_fer()
+    assert second.counts.equals(first.counts)
+    assert second.left_out["reason"].tolist() == first.left_out["reason"].tolist()
+
+
+def test_killed_run_can_be_run_again(workspace, sample_text, monkeypatch):
+    (workspace / "data" / "raw" / "fer2013.csv").write_bytes(sample_text)
+    read_csv = fer._read_csv
+
+    def killed_after_ten(path):
+        for number, record in enumerate(read_csv(path)):
+            if number == 10:
+                raise KeyboardInterrupt
+            yield record
+
+    monkeypatch.setattr(fer, "_read_csv", killed_after_ten)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_fer()
+    assert not config.prepared_dir("fer2013").exists(), "half a data set must not look prepared"
+    monkeypatch.setattr(fer, "_read_csv", read_csv)
+    assert prepare_fer().counts.loc["all", "all"] == sum(SAMPLE_COUNTS.values())
+    assert not list((workspace / "data").glob("partial-*"))
+
+
+def test_audit_finds_the_copy_in_the_sample(workspace, sample_text):
+    (workspace / "data" / "raw" / "fer2013.csv").write_bytes(sample_text)
+    assert audit(prepare_fer().labels).tolist() == [1, 2, 1, 0, 0, 1]

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from utils.files import (
+    decode_image,
+    encode_image,
+    read_image,
+    read_json,
+    replaced_when_done,
+    write_json,
+)
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_can_be_repeated(tmp_path):
+    path = tmp_path / "table.json"
+    write_json(path, {"run": 1})
+    with pytest.raises(KeyboardInterrupt):
+        with replaced_when_done(path) as partial:
+            partial.write_text("half a")
+            raise KeyboardInterrupt
+    assert read_json(path) == {"run": 1}
+    write_json(path, {"run": 2})
+    assert read_json(path) == {"run": 2}
+    assert [p.name for p in tmp_path.iterdir()] == ["table.json"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    folder = tmp_path / "prepared"
+    for name in ("first", "second"):
+        with replaced_when_done(folder) as partial:
+            partial.mkdir()
+            (partial / name).touch()
+    assert [p.name for p in folder.iterdir()] == ["second"]
+
+
+def test_png_is_lossless_under_any_name(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    path = tmp_path / "gesicht_ü_顔.png"
+    path.write_bytes(encode_image(image))
+    np.testing.assert_array_equal(read_image(path), image)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"])
+def test_what_is_no_image_is_said_to_be_none(tmp_path, content):
+    path = tmp_path / "x.png"
+    path.write_bytes(content)
+    assert decode_image(content) is None
+    with pytest.raises(ValueError, match="no image"):
+        read_image(path)

@@ -1,0 +1,150 @@
+import shutil
+import tarfile
+
+import pandas as pd
+import pytest
+
+from utils import config
+from utils.data import audit
+from utils.utk import draw_splits, parse_name, prepare_utk
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("25_1_0_20170116174525125.jpg.chip.jpg", (25, "female", "White")),
+        ("24_0_1_20170116220224657 .jpg.chip.jpg", (24, "male", "Black")),
+        ("55_0_0_20170116232725357jpg.chip.jpg", (55, "male", "White")),
+        ("1_1_4_2016122021561900.jpg.chip.jpg", (1, "female", "Other")),
+        ("116_0_2_201701201348254320.jpg", (116, "male", "Asian")),
+        ("0_0_3_20170116174525125.jpg", (0, "male", "Indian")),
+    ],
+)
+def test_usable_names(name, expected):
+    row = parse_name(name)
+    assert (row["age"], row["label"], row["race"]) == expected
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("39_1_20170116174525125.jpg.chip.jpg", "3 fields instead of 4"),
+        ("61_1_20170109142408075.jpg.chip.jpg", "3 fields instead of 4"),
+        ("53__0_20170116174525125.jpg.chip.jpg", "gender ''"),
+        ("61_3_1_20170116174525125.jpg.chip.jpg", "gender '3'"),
+        ("61_1_7_20170116174525125.jpg.chip.jpg", "race '7'"),
+        ("x_1_1_20170116174525125.jpg.chip.jpg", "age 'x'"),
+        ("117_1_1_20170116174525125.jpg.chip.jpg", "age 117"),
+        ("30_1_1_yesterday.jpg", "date 'yesterday'"),
+        ("README.txt", "1 fields instead of 4"),
+    ],
+)
+def test_unusable_names_say_which_field(name, reason):
+    with pytest.raises(ValueError, match=reason):
+        parse_name(name)
+
+
+def listing(folder):
+    return {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_read_and_left_out_add_up_and_raw_files_stay(workspace):
+    raw = workspace / "data" / "raw" / "UTKFace"
+    shutil.copytree(config.SAMPLE_DIR / "raw" / "UTKFace", raw)
+    before = listing(raw)
+    prepared = prepare_utk()
+
+    assert prepared.found == len(before) == len(prepared.labels) + len(prepared.left_out)
+    assert dict(prepared.left_out.values.tolist()) == {
+        "20_1_0_20170116000000004.jpg.chip.jpg": "corrupt image",
+        "39_1_20170116000000001.jpg.chip.jpg": "3 fields instead of 4: gender or race is missing",
+        "53__0_20170116000000002.jpg.chip.jpg": "gender ''",
+        "61_3_1_20170116000000003.jpg.chip.jpg": "gender '3'",
+    }
+    assert listing(raw) == before
+    for row in prepared.labels.itertuples():
+        assert (prepared.folder / row.file).read_bytes() == before[row.item]
+        assert row.file.startswith(f"{row.split}/{row.label}/")
+    on_disk = [p.relative_to(prepared.folder).as_posix() for p in prepared.folder.rglob("*.jpg")]
+    assert sorted(on_disk) == sorted(prepared.labels["file"])
+    assert audit(prepared.labels)["groups of identical images"] == 1
+    assert audit(prepared.labels)["groups that cross splits"] == 0
+
+
+def test_tar_in_any_order_gives_the_same_split_as_the_folder(workspace):
+    source = config.SAMPLE_DIR / "raw" / "UTKFace"
+    raw = workspace / "data" / "raw"
+    shutil.copytree(source, raw / "UTKFace")
+    from_folder = prepare_utk().labels
+    shutil.rmtree(raw / "UTKFace")
+    shutil.rmtree(config.prepared_dir("utkface"))
+    with tarfile.open(raw / "UTKFace.tar.gz", "w:gz") as archive:
+        for path in sorted(source.iterdir(), reverse=True):
+            archive.add(path, f"UTKFace/{path.name}")
+    from_tar = prepare_utk().labels
+    from_tar["item"] = from_tar["item"].str.removeprefix("UTKFace/")
+    pd.testing.assert_frame_equal(from_folder, from_tar)
+
+
+def test_every_image_twice_in_one_archive_is_used_once(workspace):
+    source = config.SAMPLE_DIR / "raw" / "UTKFace"
+    for copy in ("UTKFace", "crop"):
+        shutil.copytree(source, workspace / "data" / "raw" / "UTKFace" / copy)
+    prepared = prepare_utk()
+    again = prepared.left_out["reason"] == "the same file again"
+    assert len(prepared.labels) == 57
+    assert again.sum() == 57 + 1, "the corrupt file has a copy too"
+    assert prepared.found == 2 * len(list(source.iterdir()))
+
+
+def test_same_seed_same_split_and_other_seed_another(workspace):
+    shutil.copytree(config.SAMPLE_DIR / "raw" / "UTKFace", workspace / "data" / "raw" / "UTKFace")
+    splits = []
+    for seed in (0, 0, 1):
+        splits.append(prepare_utk(seed=seed).labels["split"].tolist())
+        shutil.rmtree(config.prepared_dir("utkface"))
+    assert splits[0] == splits[1] != splits[2]
+
+
+def table(females, males, copies=0):
+    labels = ["female"] * females + ["male"] * males
+    hashes = [str(number) for number in range(len(labels))]
+    hashes[:copies] = ["copy"] * copies
+    return pd.DataFrame({"label": labels, "sha256": hashes})
+
+
+def test_default_split_is_80_10_10_of_each_gender():
+    labels = table(1000, 500)
+    split = draw_splits(labels, 0.1, 0.1, seed=0)
+    assert pd.crosstab(labels["label"], split).to_dict() == {
+        "train": {"female": 800, "male": 400},
+        "valid": {"female": 100, "male": 50},
+        "test": {"female": 100, "male": 50},
+    }
+
+
+def test_report_split_has_the_report_sizes():
+    labels = table(1000, 1200)
+    split = draw_splits(labels, (200, 200), (100, 100), seed=0)
+    assert pd.crosstab(labels["label"], split).to_dict() == {
+        "train": {"female": 700, "male": 900},
+        "valid": {"female": 200, "male": 200},
+        "test": {"female": 100, "male": 100},
+    }
+
+
+def test_copies_stay_in_training():
+    labels = table(50, 50, copies=30)
+    split = draw_splits(labels, 0.2, 0.2, seed=0)
+    assert set(split[:30]) == {"train"}
+    assert (split[:50] == "test").sum() == 10, "the share is that of all images"
+
+
+def test_nothing_usable_is_an_error(workspace):
+    raw = workspace / "data" / "raw" / "UTKFace"
+    raw.mkdir()
+    (raw / "readme.txt").write_text("x")
+    with pytest.raises(ValueError, match="no usable image among 1 files"):
+        prepare_utk()
+    with pytest.raises(ValueError, match="'thirds'"):
+        prepare_utk("thirds")

@@ -1,0 +1,8 @@
+"""What two notebooks share, or what needs a test; README.md has the map of its files."""
+
+import os
+
+# Under Windows, cameras take up to a minute to open with this on; OpenCV reads it when imported.
+os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
+# TensorFlow prints pages about the processor's options; its warnings and errors stay.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")

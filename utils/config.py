@@ -1,0 +1,122 @@
+"""Where things are, and whether a run uses the sample or the full data.
+
+No other file knows a path. Two environment variables change what is found here:
+
+``FACELAB_DATA``
+    Folder that holds ``raw/`` (default: ``data/`` of the project).
+``FACELAB_SAMPLE``
+    ``1`` forces the drawn sample data, ``0`` forces the full data. Unset: the full data set
+    when it is there, raw or prepared, and the sample otherwise.
+"""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE_DIR = ROOT / "data" / "sample"
+SAMPLE_CLIP = SAMPLE_DIR / "clip.mp4"
+PRETRAINED_DIR = ROOT / "outputs" / "pretrained"
+REALTIME_DIR = ROOT / "outputs" / "realtime"
+
+# File or folder names under raw/, in the order in which they are preferred. train.csv is the
+# challenge's unlabelled form: it is found only to be refused with a reason.
+RAW_NAMES = {
+    "fer2013": (
+        *("fer2013.csv" + suffix for suffix in ("", ".gz", ".xz", ".zip")),
+        *("fer2013" + suffix for suffix in (".zip", ".tar.gz", ".tgz")),
+        *("icml_face_data.csv" + suffix for suffix in ("", ".gz", ".xz", ".zip")),
+        "fer2013",
+        "train.csv",
+    ),
+    "utkface": ("UTKFace", "UTKFace.tar.gz", "UTKFace.tgz", "UTKFace.tar"),
+}
+WHERE_TO_GET = "data/README.md says where to get it"
+
+
+def _check_dataset(dataset):
+    if dataset not in RAW_NAMES:
+        raise ValueError(f"unknown data set {dataset!r}, expected one of {sorted(RAW_NAMES)}")
+
+
+def _full_data_dir():
+    return Path(os.environ.get("FACELAB_DATA") or ROOT / "data").expanduser().resolve()
+
+
+def _raw_candidates(folder, dataset):
+    return [path for name in RAW_NAMES[dataset] if (path := folder / "raw" / name).exists()]
+
+
+def is_sample_run(dataset):
+    """Say whether `dataset` is read from the drawn sample.
+
+    Parameters
+    ----------
+    dataset : {"fer2013", "utkface"}
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ValueError
+        If the data set is unknown or ``FACELAB_SAMPLE`` is neither 0 nor 1.
+    """
+    _check_dataset(dataset)
+    setting = os.environ.get("FACELAB_SAMPLE", "")
+    if setting not in ("", "0", "1"):
+        raise ValueError(f"FACELAB_SAMPLE is {setting!r}, expected 1 (sample), 0 (full) or unset")
+    if setting:
+        return setting == "1"
+    full = _full_data_dir()
+    return not ((full / dataset).exists() or _raw_candidates(full, dataset))
+
+
+def data_dir(dataset):
+    """Folder that holds ``raw/`` and the prepared folders of `dataset`."""
+    return SAMPLE_DIR if is_sample_run(dataset) else _full_data_dir()
+
+
+def raw_path(dataset):
+    """Find the raw file or folder of a data set.
+
+    Parameters
+    ----------
+    dataset : {"fer2013", "utkface"}
+
+    Returns
+    -------
+    pathlib.Path
+        The first of ``RAW_NAMES[dataset]`` that exists.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none, with the names that were looked for.
+    """
+    folder = data_dir(dataset)
+    candidates = _raw_candidates(folder, dataset)
+    if not candidates:
+        raise FileNotFoundError(
+            f"no raw data of {dataset} in {folder / 'raw'}: looked for "
+            f"{', '.join(RAW_NAMES[dataset])}; {WHERE_TO_GET}"
+        )
+    return candidates[0]
+
+
+def prepared_dir(dataset, split_name="default"):
+    """Folder of the prepared class folders; the UTKFace split of the report has its own."""
+    _check_dataset(dataset)
+    return data_dir(dataset) / (dataset if split_name == "default" else f"{dataset}_{split_name}")
+
+
+def output_dir(dataset):
+    """Folder for results: ``outputs/``, or ``outputs/sample/`` for the sample, never both."""
+    return ROOT / "outputs" / "sample" if is_sample_run(dataset) else ROOT / "outputs"
+
+
+def banner(dataset):
+    """One line that says which data a notebook runs on."""
+    if is_sample_run(dataset):
+        return f"SAMPLE DATA ({dataset}, drawn faces): the numbers mean nothing"
+    return f"full data ({dataset})"

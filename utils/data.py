@@ -1,0 +1,209 @@
+"""Prepared class folders: their counts, their audit, and their images as arrays."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from utils import config
+from utils.files import read_image, read_json, write_json
+from utils.preprocessing import FaceInput, prepare_face
+
+EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+FIVE_EMOTIONS = ("angry", "happy", "sad", "surprise", "neutral")
+GENDERS = ("female", "male")  # sorted, as class folders are; index 0 is female
+CLASSES = {"fer2013": EMOTIONS, "utkface": GENDERS}
+SPLITS = ("train", "valid", "test")
+
+# Measured on 800 images of each data set against the Haar box found in them: data/README.md.
+CROPS = {
+    "fer2013": {"crop_scale": 1.02, "crop_shift_down": 0.0},
+    "utkface": {"crop_scale": 0.966, "crop_shift_down": 0.10},
+}
+NOTEBOOKS = {"fer2013": "01_prepare_fer", "utkface": "02_prepare_utk"}
+
+
+def face_input_for(dataset, height, width, colour):
+    """The `FaceInput` of a network trained on `dataset`: its crops are the data set's."""
+    return FaceInput(height, width, colour, **CROPS[dataset])
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A folder of class folders with its tables.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Holds ``train/ valid/ test/`` x class names, ``labels.csv``, ``left_out.csv`` and
+        ``prepared.json``.
+    dataset : {"fer2013", "utkface"}
+    source : str
+        Name of the raw file or folder.
+    found : int
+        Rows or files read. ``found == len(labels) + len(left_out)``.
+    labels : pandas.DataFrame
+        One row per image: file, split, label, sha256, and what the data set knows besides.
+    left_out : pandas.DataFrame
+        One row per row or file that was not used: item, reason.
+    notes : tuple of str
+        What a reader of the numbers must know, for instance a split that is not the official one.
+    """
+
+    folder: Path
+    dataset: str
+    source: str
+    found: int
+    labels: pd.DataFrame
+    left_out: pd.DataFrame
+    notes: tuple = ()
+
+    @property
+    def counts(self):
+        """Images per split and class, with sums."""
+        table = pd.crosstab(self.labels["split"], self.labels["label"])
+        table = table.reindex(index=list(SPLITS), columns=list(CLASSES[self.dataset]), fill_value=0)
+        table["all"] = table.sum(axis="columns")
+        table.loc["all"] = table.sum()
+        return table
+
+
+def save_tables(prepared, folder):
+    """Write the tables of a `PreparedDataset` into `folder`; ``prepared.json`` comes last."""
+    prepared.labels.to_csv(folder / "labels.csv", index=False)
+    prepared.left_out.to_csv(folder / "left_out.csv", index=False)
+    write_json(
+        folder / "prepared.json",
+        {
+            "dataset": prepared.dataset,
+            "source": prepared.source,
+            "found": prepared.found,
+            "notes": list(prepared.notes),
+        },
+    )
+
+
+def load_prepared(dataset, split_name="default"):
+    """Read the tables of a prepared data set.
+
+    Parameters
+    ----------
+    dataset : {"fer2013", "utkface"}
+    split_name : str
+        ``"default"``, or ``"report"`` for the report's split of UTKFace.
+
+    Returns
+    -------
+    PreparedDataset
+
+    Raises
+    ------
+    FileNotFoundError
+        If it was not prepared yet, with the notebook that does it.
+    """
+    folder = config.prepared_dir(dataset, split_name)
+    if not (folder / "prepared.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} is not prepared: run notebooks/{NOTEBOOKS[dataset]}.ipynb first"
+        )
+    facts = read_json(folder / "prepared.json")
+    return PreparedDataset(
+        folder=folder,
+        dataset=facts["dataset"],
+        source=facts["source"],
+        found=facts["found"],
+        labels=pd.read_csv(folder / "labels.csv"),
+        left_out=pd.read_csv(folder / "left_out.csv", dtype=str),
+        notes=tuple(facts["notes"]),
+    )
+
+
+def load_split(dataset, split, face_input, class_names=None, split_name="default"):
+    """Decode the images of one split, once, into memory.
+
+    Parameters
+    ----------
+    dataset : {"fer2013", "utkface"}
+    split : {"train", "valid", "test"}
+    face_input : FaceInput
+    class_names : sequence of str, optional
+        Classes to read, in the order of their indices; all of the data set by default.
+    split_name : str
+        See `load_prepared`.
+
+    Returns
+    -------
+    images : numpy.ndarray, uint8, 0..255, (n, height, width, channels), grey or RGB
+    y_true : numpy.ndarray, int64, (n,)
+        Index into `class_names`.
+    files : list of pathlib.Path
+        Where each image came from, class by class and sorted by name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the data set was not prepared, or a class folder is missing.
+    ValueError
+        If the split or a class is unknown.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, expected one of {SPLITS}")
+    class_names = tuple(class_names or CLASSES[dataset])
+    unknown = set(class_names) - set(CLASSES[dataset])
+    if unknown:
+        raise ValueError(f"{dataset} has no classes {sorted(unknown)}, only {CLASSES[dataset]}")
+
+    folder = load_prepared(dataset, split_name).folder / split
+    missing = [name for name in class_names if not (folder / name).is_dir()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} has no folders {missing}: delete {folder.parent} and run "
+            f"notebooks/{NOTEBOOKS[dataset]}.ipynb again"
+        )
+    class_files = [
+        sorted(p for p in (folder / name).iterdir() if p.is_file()) for name in class_names
+    ]
+    files = [path for paths in class_files for path in paths]
+    y_true = np.repeat(np.arange(len(class_names)), [len(paths) for paths in class_files])
+
+    flags = cv2.IMREAD_GRAYSCALE if face_input.colour == "grey" else cv2.IMREAD_COLOR
+    images = np.empty((len(files), *face_input.shape), dtype=np.uint8)
+    for index, path in enumerate(tqdm(files, desc=f"decode {dataset} {split}", leave=False)):
+        images[index] = prepare_face(read_image(path, flags), face_input)
+    return images, y_true, files
+
+
+def audit(labels):
+    """Count images that occur more than once, and what that does to the splits.
+
+    Parameters
+    ----------
+    labels : pandas.DataFrame
+        Table of a `PreparedDataset`: split, label, sha256.
+
+    Returns
+    -------
+    pandas.Series of int
+        Groups of identical images, the images in them, groups that cross splits, groups with
+        conflicting labels, and validation and test images that are also in the training split.
+    """
+    groups = labels.groupby("sha256")
+    sizes = groups.size()
+    repeated = sizes[sizes > 1].index
+    in_train = labels["sha256"].isin(labels.loc[labels["split"] == "train", "sha256"])
+    return pd.Series(
+        {
+            "groups of identical images": len(repeated),
+            "images in these groups": int(sizes[repeated].sum()),
+            "groups that cross splits": int((groups["split"].nunique() > 1).sum()),
+            "groups with conflicting labels": int((groups["label"].nunique() > 1).sum()),
+            "validation images also in training": int(
+                (in_train & (labels["split"] == "valid")).sum()
+            ),
+            "test images also in training": int((in_train & (labels["split"] == "test")).sum()),
+        },
+        name="images",
+    )

@@ -1,0 +1,94 @@
+"""Files that are either whole or not there, and pictures under any file name."""
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+@contextmanager
+def replaced_when_done(path):
+    """Write a file or folder under a temporary name and move it into place at the end.
+
+    An interrupted block leaves `path` as it was; the next call clears the remains.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Yields
+    ------
+    pathlib.Path
+        The temporary name, in the same folder and with the same suffix.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"partial-{path.name}")
+    remove(partial)
+    yield partial
+    remove(path)
+    os.replace(partial, path)
+
+
+def remove(path):
+    """Delete a file or a folder of this project's own making, if it is there."""
+    path = Path(path)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    """Write `content` as indented JSON, whole or not at all."""
+    with replaced_when_done(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path):
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def decode_image(encoded, flags=cv2.IMREAD_COLOR):
+    """Decode the bytes of an image file.
+
+    Parameters
+    ----------
+    encoded : bytes
+    flags : int
+        ``cv2.IMREAD_COLOR`` or ``cv2.IMREAD_GRAYSCALE``.
+
+    Returns
+    -------
+    numpy.ndarray, uint8, BGR (height, width, 3) or grey (height, width), or None
+        None if the bytes are no image.
+    """
+    if not encoded:
+        return None
+    return cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), flags)
+
+
+def read_image(path, flags=cv2.IMREAD_COLOR):
+    """Read an image file; see `decode_image` for what is returned.
+
+    ``cv2.imread`` fails on non-ASCII paths under Windows, which is why the bytes are read here.
+
+    Raises
+    ------
+    ValueError
+        If the file is no image.
+    """
+    image = decode_image(Path(path).read_bytes(), flags)
+    if image is None:
+        raise ValueError(f"{path} is no image that OpenCV can read")
+    return image
+
+
+def encode_image(image, suffix=".png"):
+    """Encode an image (uint8, BGR or grey) as the bytes of a PNG or JPEG file."""
+    return cv2.imencode(suffix, image)[1].tobytes()

@@ -1,0 +1,92 @@
+"""From a picture to what a network takes: the same steps in training and in realtime."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True)
+class FaceInput:
+    """What a network wants to see; it is saved beside the weights.
+
+    Pixels stay in 0..255: every network of this project scales them in its first layer, so that
+    nobody can feed the wrong range.
+
+    Parameters
+    ----------
+    height, width : int
+        Input size in pixels.
+    colour : {"grey", "rgb"}
+    crop_scale : float
+        Side of the training crops in units of the Haar box around the same face.
+    crop_shift_down : float
+        How far below the centre of the Haar box the crops are centred, in units of their side.
+    """
+
+    height: int
+    width: int
+    colour: str
+    crop_scale: float = 1.0
+    crop_shift_down: float = 0.0
+
+    def __post_init__(self):
+        if self.colour not in ("grey", "rgb"):
+            raise ValueError(f"colour is {self.colour!r}, expected 'grey' or 'rgb'")
+
+    @property
+    def shape(self):
+        """Shape of one input: (height, width, channels)."""
+        return (self.height, self.width, 1 if self.colour == "grey" else 3)
+
+
+def crop_face(image, box, face_input):
+    """Cut the square around a detected face that looks like the training crops.
+
+    What lies outside the picture repeats its border, so a face at the border keeps its place.
+
+    Parameters
+    ----------
+    image : numpy.ndarray, uint8, (height, width, 3) BGR
+    box : tuple of int
+        Left, top, width, height of the Haar box in pixels; it may reach over the border.
+    face_input : FaceInput
+
+    Returns
+    -------
+    numpy.ndarray, uint8, (side, side, 3) BGR
+    """
+    left, top, width, height = box
+    side = max(1, round(max(width, height) * face_input.crop_scale))
+    centre_x = left + width / 2
+    centre_y = top + height / 2 + side * face_input.crop_shift_down
+    left, top = round(centre_x - side / 2), round(centre_y - side / 2)
+    rows = np.clip(np.arange(top, top + side), 0, image.shape[0] - 1)
+    columns = np.clip(np.arange(left, left + side), 0, image.shape[1] - 1)
+    return image[rows[:, None], columns]
+
+
+def prepare_face(face, face_input):
+    """Bring a face to the size and colour of a network's input.
+
+    Parameters
+    ----------
+    face : numpy.ndarray, uint8, (height, width, 3) BGR or (height, width) grey
+    face_input : FaceInput
+
+    Returns
+    -------
+    numpy.ndarray, uint8, 0..255, `face_input.shape`
+        Grey or RGB.
+    """
+    is_grey = face.ndim == 2
+    if face_input.colour == "grey":
+        face = face if is_grey else cv2.cvtColor(face, cv2.COLOR_BGR2GRAY)
+    else:
+        face = cv2.cvtColor(face, cv2.COLOR_GRAY2RGB if is_grey else cv2.COLOR_BGR2RGB)
+    size = (face_input.width, face_input.height)
+    if face.shape[1::-1] != size:
+        # Averaging over areas avoids aliasing where faces shrink; enlarging needs interpolation.
+        shrinks = face.shape[0] > face_input.height
+        face = cv2.resize(face, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return face.reshape(face_input.shape)
