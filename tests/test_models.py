@@ -1,0 +1,156 @@
+import os
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from utils import config, models
+from utils.data import GENDERS, face_input_for
+from utils.models import BUILDERS, ModelContract, count_parameters
+
+TRIAL_2 = {"dense_units": [512, 256, 64]}
+TRIAL_3 = {"dense_units": [256, 128, 64], "dense_dropout": [0.3, 0.3, 0.2]}
+GREY, RGB, LARGE = (48, 48, 1), (48, 48, 3), (224, 224, 3)
+
+
+@pytest.mark.parametrize(
+    "name, input_shape, num_classes, arguments, trainable, non_trainable",
+    [
+        ("six_conv", GREY, 7, {}, 2_785_863, 1_152),
+        ("six_conv", RGB, 2, {}, 2_788_418, 1_152),
+        ("final", GREY, 7, {}, 19_663_239, 3_968),
+        ("final", RGB, 2, TRIAL_2, 9_715_202, 2_048),
+        ("final", RGB, 2, TRIAL_3, 4_888_962, 1_280),
+        ("mobilenet", LARGE, 7, {"weights": None}, 2_401_799, 834_240),
+        ("mobilenet", LARGE, 2, {"weights": None}, 2_396_674, 834_240),
+    ],
+)
+def test_parameter_counts_of_the_report(
+    name, input_shape, num_classes, arguments, trainable, non_trainable
+):
+    model = BUILDERS[name](input_shape, num_classes, **arguments)
+    assert count_parameters(model) == (trainable, non_trainable)
+
+
+def test_five_conv_has_five_convolutions_and_the_counted_parameters():
+    model = BUILDERS["five_conv"](GREY, 5)
+    assert sum(isinstance(layer, keras.layers.Conv2D) for layer in model.layers) == 5
+    convolutions = (25 + 1) * 64 + (25 * 64 + 1) * 64 + (9 * 64 + 1) * 128 + (9 * 128 + 1) * 128
+    convolutions += (9 * 128 + 1) * 256
+    dense = (6 * 6 * 256 + 1) * 128 + (128 + 1) * 5
+    norms = 64 + 128 + 256 + 128
+    assert count_parameters(model) == (convolutions + dense + 2 * norms, 2 * norms)
+
+
+def test_compact_is_compact():
+    assert sum(count_parameters(BUILDERS["compact"](GREY, 7))) <= 1_500_000
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_every_builder_gives_probabilities_and_is_uncompiled(name):
+    arguments = {"weights": None} if name == "mobilenet" else {}
+    model = BUILDERS[name](RGB, 4, **arguments)
+    images = np.random.default_rng(0).integers(0, 256, (3, *RGB)).astype(np.float32)
+    probabilities = model(images).numpy()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert probabilities.shape == (3, 4) and not model.compiled
+
+
+def test_mobilenet_is_frozen_up_to_its_ninth_block():
+    model = BUILDERS["mobilenet"](LARGE, 7, weights=None)
+    weighted = [layer for layer in model.layers if layer.weights]
+    first_trained = next(layer for layer in weighted if layer.trainable)
+    assert first_trained.name == "conv_pw_9"
+    assert weighted[weighted.index(first_trained) - 1].name == "conv_dw_9_bn"
+    frozen_before = [layer.trainable for layer in weighted[: weighted.index(first_trained)]]
+    assert not any(frozen_before)
+
+
+def test_mobilenet_without_network_says_what_to_do(monkeypatch):
+    def no_network(**arguments):
+        raise Exception("URL fetch failure on https://example.org: None -- unreachable")
+
+    monkeypatch.setattr(keras.applications, "MobileNet", no_network)
+    with pytest.raises(ConnectionError, match="weights=None"):
+        BUILDERS["mobilenet"](LARGE, 7)
+
+
+def test_scaling_is_inside_the_models():
+    for name, expected in (("final", (0, 1)), ("six_conv", (0, 1)), ("compact", (-1, 1))):
+        model = BUILDERS[name](GREY, 7)
+        rescaling = next(x for x in model.layers if isinstance(x, keras.layers.Rescaling))
+        black_and_white = rescaling(np.array([[0.0], [255.0]], dtype=np.float32)).numpy()
+        np.testing.assert_allclose(black_and_white.ravel(), expected, atol=1e-6)
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match="2 entries and dense_dropout 3"):
+        BUILDERS["final"](GREY, 7, dense_units=(8, 8))
+    with pytest.raises(ValueError, match="'vgg'"):
+        models.build("vgg", face_input_for("fer2013", 48, 48, "grey"), 7)
+
+
+@pytest.fixture
+def small():
+    contract = ModelContract(
+        architecture="compact",
+        arguments={"widths": [8, 16]},
+        class_names=GENDERS,
+        face_input=face_input_for("utkface", 48, 48, "rgb"),
+        trained_on="nothing",
+    )
+    keras.utils.set_random_seed(0)
+    return contract.build(), contract
+
+
+def outputs(model):
+    images = np.random.default_rng(1).integers(0, 256, (5, *RGB)).astype(np.float32)
+    return model(images, training=False).numpy()
+
+
+def test_both_forms_on_disk_give_the_same_outputs(small, tmp_path):
+    model, contract = small
+    models.save_model(model, contract, tmp_path)
+    reloaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(outputs(reloaded), outputs(model))
+    pair = models.load_architecture_and_weights(tmp_path)
+    np.testing.assert_array_equal(outputs(pair), outputs(model))
+    assert ModelContract.read(tmp_path / "contract.json") == contract
+
+
+def test_pretrained_weights_come_back(small, tmp_path, monkeypatch):
+    model, contract = small
+    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
+    models.save_pretrained(model, contract, "gender_small")
+    loaded, loaded_contract = models.load_pretrained("gender_small")
+    np.testing.assert_allclose(outputs(loaded), outputs(model), atol=2e-3)  # float16 on disk
+    assert loaded_contract.class_names == GENDERS
+    assert loaded_contract.face_input == contract.face_input
+
+
+def test_changed_or_missing_weights_are_refused(small, tmp_path, monkeypatch):
+    model, contract = small
+    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
+    path = models.save_pretrained(model, contract, "gender_small")
+    with path.open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(ValueError, match="sha256 differs"):
+        models.load_pretrained("gender_small")
+    with pytest.raises(FileNotFoundError, match=r"\['gender_small'\]"):
+        models.load_pretrained("gender_large")
+
+
+def test_a_contract_without_its_weights_is_no_model(small, tmp_path, monkeypatch):
+    model, contract = small
+    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
+    path = models.save_pretrained(model, contract, "gender_small")
+    shutil.move(path, tmp_path / "aside")
+    with pytest.raises(FileNotFoundError, match="no pretrained model"):
+        models.load_pretrained("gender_small")
+
+
+def test_shipped_files_are_small():
+    shipped = list(config.PRETRAINED_DIR.glob("*.npz"))
+    assert len(shipped) >= 2
+    assert all(os.path.getsize(path) <= 3_000_000 for path in shipped)

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from utils.pipeline import AUGMENTATIONS, build_augmentation, make_dataset
+
+HALF_WHITE = np.zeros((64, 8, 8, 1), dtype=np.uint8)
+HALF_WHITE[:, :, 4:] = 255
+LABELS = np.arange(64) % 3
+
+
+def collect(**arguments):
+    defaults = {"num_classes": 3, "batch_size": 10, "input_size": (8, 8)}
+    batches = list(make_dataset(HALF_WHITE, LABELS, **{**defaults, **arguments}))
+    return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches]), batches
+
+
+def test_evaluation_batches_are_the_arrays_in_order():
+    images, labels, batches = collect()
+    np.testing.assert_array_equal(images, HALF_WHITE)
+    np.testing.assert_array_equal(labels, np.eye(3)[LABELS])
+    assert [len(x) for x, _ in batches] == [10] * 6 + [4], "the last, smaller batch is not dropped"
+
+
+def test_flip_swaps_about_half_of_the_images_and_changes_nothing_else():
+    images, labels, _ = collect(augmentation="flip", shuffle_seed=0)
+    flipped = images[:, 0, 0, 0] == 255
+    assert 16 < flipped.sum() < 48
+    images[flipped] = images[flipped][:, :, ::-1]
+    np.testing.assert_array_equal(images, HALF_WHITE)
+    assert sorted(labels.argmax(axis=1)) == sorted(LABELS)
+
+
+def test_shuffling_depends_on_the_seed_alone():
+    first, again, other = (collect(shuffle_seed=seed)[1].argmax(axis=1) for seed in (0, 0, 1))
+    assert first.tolist() == again.tolist() != other.tolist()
+    assert first.tolist() != LABELS.tolist()
+
+
+def test_strong_keeps_shape_and_range():
+    images, _, _ = collect(augmentation="strong", shuffle_seed=0)
+    assert images.shape == HALF_WHITE.shape
+    assert images.min() >= 0 and images.max() <= 255
+    assert len({image.tobytes() for image in images}) > 32
+
+
+def test_images_are_interpolated_to_the_input_size():
+    images, _, _ = collect(input_size=(16, 16))
+    assert images.shape == (64, 16, 16, 1)
+    assert images[0, 0, 0, 0] == 0 and images[0, 0, -1, 0] == 255
+
+
+def test_unknown_augmentation_is_refused():
+    with pytest.raises(ValueError, match="'mixup'.*'flip'"):
+        build_augmentation("mixup", 0)
+    assert build_augmentation(AUGMENTATIONS[0], 0) == []

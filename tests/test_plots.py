@@ -1,0 +1,47 @@
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from utils.plots import plot_confusion_matrices, plot_confusion_matrix, plot_history, plot_images
+
+matplotlib.use("Agg")
+MATRIX = np.array([[3, 1], [0, 0]])
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def test_confusion_matrix_shows_counts_and_names():
+    ax = plot_confusion_matrix(MATRIX, ["female", "male"])
+    assert texts(ax) == ["3", "1", "0", "0"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["female", "male"]
+    assert ax.get_ylabel() == "True label"
+
+
+def test_normalised_rows_are_shares_and_an_empty_row_stays_empty():
+    _, normalised = plot_confusion_matrices(MATRIX, ["female", "male"])
+    assert texts(normalised) == ["0.75", "0.25", "0.00", "0.00"]
+
+
+def test_matrix_that_does_not_fit_the_names_is_refused():
+    with pytest.raises(ValueError, match="2 classes|3 classes"):
+        plot_confusion_matrix(MATRIX, ["a", "b", "c"])
+
+
+def test_history_draws_training_and_validation():
+    history = pd.DataFrame(
+        {"loss": [2, 1], "val_loss": [3, 2], "accuracy": [0.1, 0.2], "val_accuracy": [0.3, 0.4]},
+        index=[1, 2],
+    )
+    axes = plot_history(history)
+    for axis, expected in zip(axes, ([[2, 1], [3, 2]], [[0.1, 0.2], [0.3, 0.4]])):
+        assert [line.get_ydata().tolist() for line in axis.lines] == expected
+        assert axis.lines[0].get_xdata().tolist() == [1, 2]
+
+
+def test_image_grid_has_a_title_for_each_image():
+    images = [np.zeros((4, 4, 1), dtype=np.uint8)] * 3
+    figure = plot_images(images, ["a", "b", "c"], columns=2)
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", ""]

@@ -1,0 +1,407 @@
+"""The architectures, one builder each, uncompiled; and models on disk with their contract.
+
+Every model is functional, takes pixels in 0..255 and scales them in its first layer, so input of
+the wrong range cannot happen. Its last layer is a softmax over the classes, in float32 also under
+mixed precision.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers, regularizers
+
+from utils import config
+from utils.files import read_json, replaced_when_done, write_json
+from utils.preprocessing import FaceInput
+
+
+def build_six_conv_cnn(input_shape, num_classes):
+    """The report's model 1: six convolutions, one hidden dense layer.
+
+    Source: report, "Model 1: Sequential model with 6 Conv Layers". Taught in notebooks 03 and 04.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        (height, width, channels)
+    num_classes : int
+
+    Returns
+    -------
+    keras.Model
+        Input 0..255, output probabilities (n, num_classes), float32.
+    """
+    inputs = keras.Input(input_shape)
+    x = layers.Rescaling(1 / 255)(inputs)
+    for filters, kernel_size in ((64, 5), (128, 5), (256, 3)):
+        x = layers.Conv2D(filters, kernel_size, padding="same", activation="relu")(x)
+        x = layers.Conv2D(filters, kernel_size, padding="same", activation="relu")(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.MaxPooling2D()(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(128)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Activation("relu")(x)
+    x = layers.Dropout(0.2)(x)
+    return keras.Model(inputs, _softmax(x, num_classes), name="six_conv_cnn")
+
+
+def build_five_conv_cnn(input_shape, num_classes):
+    """A network of five convolutions for the five-class experiment.
+
+    The report names "a 5 Conv layer model" and gives no table; this one keeps the style of its
+    model 1 (5x5 before 3x3, more filters as images shrink). Taught in notebook 03.
+
+    Parameters and return value: see `build_six_conv_cnn`.
+    """
+    inputs = keras.Input(input_shape)
+    x = layers.Rescaling(1 / 255)(inputs)
+    for filters, kernel_size, repeats in ((64, 5, 2), (128, 3, 2), (256, 3, 1)):
+        for _ in range(repeats):
+            x = layers.Conv2D(filters, kernel_size, padding="same", activation="relu")(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.MaxPooling2D()(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(128)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Activation("relu")(x)
+    x = layers.Dropout(0.2)(x)
+    return keras.Model(inputs, _softmax(x, num_classes), name="five_conv_cnn")
+
+
+def build_final_cnn(
+    input_shape,
+    num_classes,
+    dense_units=(1024, 512, 256),
+    dense_dropout=(0.5, 0.5, 0.5),
+    conv_dropout=0.1,
+    l2=1e-4,
+):
+    """The report's finalised network: three convolutions, three regularised dense layers.
+
+    Source: report, "Finalized Model" of both parts. The defaults are the emotion network; gender
+    trial 3 has `dense_units` (256, 128, 64) and `dense_dropout` (0.3, 0.3, 0.2). Taught in
+    notebooks 03 and 04.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        (height, width, channels)
+    num_classes : int
+    dense_units, dense_dropout : sequence
+        Width and dropout rate of each dense layer, of the same length.
+    conv_dropout : float
+        Dropout rate after the third convolution.
+    l2 : float
+        Weight penalty of the dense layers.
+
+    Returns
+    -------
+    keras.Model
+        Input 0..255, output probabilities (n, num_classes), float32.
+
+    Raises
+    ------
+    ValueError
+        If `dense_units` and `dense_dropout` differ in length.
+    """
+    if len(dense_units) != len(dense_dropout):
+        raise ValueError(
+            f"dense_units has {len(dense_units)} entries and dense_dropout {len(dense_dropout)}, "
+            "expected one rate for each layer"
+        )
+    inputs = keras.Input(input_shape)
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.Conv2D(32, 5, padding="same", activation="relu")(x)
+    x = layers.Conv2D(64, 5, padding="same", activation="relu")(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.MaxPooling2D()(x)
+    x = layers.Conv2D(128, 3, padding="same", activation="relu")(x)
+    x = layers.Dropout(conv_dropout)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.MaxPooling2D()(x)
+    x = layers.Flatten()(x)
+    for units, rate in zip(dense_units, dense_dropout):
+        x = layers.Dense(units, activation="relu", kernel_regularizer=regularizers.L2(l2))(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.Dropout(rate)(x)
+    return keras.Model(inputs, _softmax(x, num_classes), name="final_cnn")
+
+
+def build_mobilenet(input_shape, num_classes, first_trainable="conv_pw_9", weights="imagenet"):
+    """MobileNet with a new head on its global average, all but the last blocks frozen.
+
+    Source: report, "Model 2"; Howard et al. 2017, arXiv:1704.04861. The report's text says "the
+    last 23 layers" (emotion), but its parameter counts are those of the last 30, from `conv_pw_9`
+    on, so that is what is trained here. Taught in notebooks 03 and 04.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        (height, width, 3)
+    num_classes : int
+    first_trainable : str
+        Name of the first layer that is trained; layers before it are frozen.
+    weights : {"imagenet"} or None
+        None starts at random. ImageNet weights (17 MB) are downloaded at first use.
+
+    Returns
+    -------
+    keras.Model
+        Input 0..255 (scaled to -1..1 inside), output probabilities (n, num_classes), float32.
+
+    Raises
+    ------
+    ConnectionError
+        If the ImageNet weights are neither in Keras' cache nor to be downloaded.
+    """
+    inputs = keras.Input(input_shape)
+    x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    try:
+        base = keras.applications.MobileNet(
+            input_tensor=x, include_top=False, pooling="avg", weights=weights
+        )
+    except Exception as error:  # Keras raises the bare class when a download fails
+        if "URL fetch failure" not in str(error):
+            raise
+        raise ConnectionError(
+            "MobileNet's ImageNet weights could not be downloaded: connect this machine once, or "
+            "pass weights=None and say that the network started at random"
+        ) from error
+    names = [layer.name for layer in base.layers]
+    for layer in base.layers[: names.index(first_trainable)]:
+        layer.trainable = False
+    return keras.Model(inputs, _softmax(base.output, num_classes), name="mobilenet")
+
+
+def build_compact_cnn(
+    input_shape, num_classes, widths=(64, 128, 256), blocks_per_stage=1, dropout=0.3
+):
+    """A small residual network with squeeze-and-excitation, about 1.3 million parameters.
+
+    Sources: He et al. 2016, arXiv:1603.05027 (residual blocks); Hu et al. 2018, arXiv:1709.01507
+    (squeeze-and-excitation). Its weights are what the realtime loop loads. Taught in notebooks
+    03 and 04.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        (height, width, channels)
+    num_classes : int
+    widths : sequence of int
+        Channels of each stage; every stage after the first halves height and width.
+    blocks_per_stage : int
+    dropout : float
+        Rate before the classifier.
+
+    Returns
+    -------
+    keras.Model
+        Input 0..255 (scaled to -1..1 inside), output probabilities (n, num_classes), float32.
+    """
+    inputs = keras.Input(input_shape)
+    x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    x = _conv_norm(x, widths[0], 3, strides=2)
+    x = layers.Activation("relu")(x)
+    for stage, width in enumerate(widths):
+        for block in range(blocks_per_stage):
+            x = _residual_block(x, width, strides=2 if stage > 0 and block == 0 else 1)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(dropout)(x)
+    return keras.Model(inputs, _softmax(x, num_classes), name="compact_cnn")
+
+
+def _conv_norm(x, filters, kernel_size, strides=1):
+    x = layers.Conv2D(
+        filters,
+        kernel_size,
+        strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+    )(x)
+    return layers.BatchNormalization()(x)
+
+
+def _residual_block(x, width, strides):
+    shortcut = x
+    if strides > 1 or x.shape[-1] != width:
+        shortcut = _conv_norm(x, width, 1, strides)
+    x = layers.Activation("relu")(_conv_norm(x, width, 3, strides))
+    x = _conv_norm(x, width, 3)
+    # Squeeze-and-excitation: one weight for each channel, computed from the channels' means.
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(width // 8, 1, activation="relu")(gate)
+    gate = layers.Conv2D(width, 1, activation="sigmoid")(gate)
+    x = layers.Multiply()([x, gate])
+    return layers.Activation("relu")(layers.Add()([x, shortcut]))
+
+
+def _softmax(x, num_classes):
+    logits = layers.Dense(num_classes)(x)
+    return layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
+
+
+BUILDERS = {
+    "six_conv": build_six_conv_cnn,
+    "five_conv": build_five_conv_cnn,
+    "final": build_final_cnn,
+    "mobilenet": build_mobilenet,
+    "compact": build_compact_cnn,
+}
+
+
+def build(architecture, face_input, num_classes, **arguments):
+    """Build an architecture by name for a `FaceInput`.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    if architecture not in BUILDERS:
+        raise ValueError(f"architecture is {architecture!r}, expected one of {sorted(BUILDERS)}")
+    return BUILDERS[architecture](face_input.shape, num_classes, **arguments)
+
+
+def count_parameters(model):
+    """Return (trainable, non-trainable) parameters of a model."""
+    return tuple(
+        sum(int(np.prod(weight.shape)) for weight in weights)
+        for weights in (model.trainable_weights, model.non_trainable_weights)
+    )
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """What a user of a trained model must know; saved as ``contract.json`` beside its weights.
+
+    Parameters
+    ----------
+    architecture : str
+        Key of `BUILDERS`.
+    arguments : dict
+        Of the builder.
+    class_names : tuple of str
+        In the order of the outputs.
+    face_input : FaceInput
+        Size, colour and crop of the input.
+    trained_on : str
+        Data set and run.
+    pixel_range : tuple of int
+        Range of the input; scaling is the model's first layer.
+    weights_sha256 : str
+        Of the weights file.
+    """
+
+    architecture: str
+    arguments: dict
+    class_names: tuple
+    face_input: FaceInput
+    trained_on: str
+    pixel_range: tuple = (0, 255)
+    weights_sha256: str = ""
+
+    @classmethod
+    def read(cls, path):
+        """Read a contract; FileNotFoundError if there is none."""
+        content = read_json(path)
+        content["face_input"] = FaceInput(**content["face_input"])
+        content["class_names"] = tuple(content["class_names"])
+        content["pixel_range"] = tuple(content["pixel_range"])
+        return cls(**content)
+
+    def write(self, path):
+        """Write the contract as JSON."""
+        write_json(path, asdict(self))
+
+    def build(self, **overrides):
+        """Build the model, with the weights of a new one."""
+        arguments = {**self.arguments, **overrides}
+        return build(self.architecture, self.face_input, len(self.class_names), **arguments)
+
+
+def save_model(model, contract, folder):
+    """Save a model as ``model.keras`` and as the report's pair, with its contract.
+
+    The pair is ``architecture.json`` and ``model.weights.h5``.
+    """
+    folder = Path(folder)
+    with replaced_when_done(folder / "model.keras") as partial:
+        model.save(partial)
+    with replaced_when_done(folder / "architecture.json") as partial:
+        partial.write_text(model.to_json(indent=1), encoding="utf-8")
+    with replaced_when_done(folder / "model.weights.h5") as partial:
+        model.save_weights(partial)
+    contract.write(folder / "contract.json")
+
+
+def load_architecture_and_weights(folder):
+    """Load the report's pair of files as a model."""
+    folder = Path(folder)
+    model = keras.models.model_from_json((folder / "architecture.json").read_text(encoding="utf-8"))
+    model.load_weights(folder / "model.weights.h5")
+    return model
+
+
+def save_pretrained(model, contract, name):
+    """Ship a trained model: float16 weights and its contract in ``outputs/pretrained/``.
+
+    float16 halves the file; the weights are read back as float32.
+
+    Returns
+    -------
+    pathlib.Path
+        The weights file.
+    """
+    path = config.PRETRAINED_DIR / f"{name}.npz"
+    with replaced_when_done(path) as partial:
+        np.savez_compressed(
+            partial, *(weights.astype(np.float16) for weights in model.get_weights())
+        )
+    replace(contract, weights_sha256=_sha256(path)).write(path.with_suffix(".json"))
+    return path
+
+
+def load_pretrained(name):
+    """Load a shipped model by name.
+
+    Parameters
+    ----------
+    name : str
+        For instance ``"emotion_compact"``: ``outputs/pretrained/<name>.npz`` and ``.json``.
+
+    Returns
+    -------
+    model : keras.Model
+        float32
+    contract : ModelContract
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such model, with the names there are.
+    ValueError
+        If the weights are not those that the contract was written for.
+    """
+    path = config.PRETRAINED_DIR / f"{name}.npz"
+    if not path.is_file():
+        names = sorted(p.stem for p in config.PRETRAINED_DIR.glob("*.npz"))
+        raise FileNotFoundError(f"no pretrained model {name!r}, there are {names}")
+    contract = ModelContract.read(path.with_suffix(".json"))
+    if _sha256(path) != contract.weights_sha256:
+        raise ValueError(
+            f"{path} is not the file that {name}.json was written for (sha256 differs): "
+            "get both again with git checkout outputs/pretrained"
+        )
+    model = contract.build()
+    with np.load(path) as weights:
+        model.set_weights([array.astype(np.float32) for array in weights.values()])
+    return model, contract
+
+
+def _sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,458 @@
+"""A run: spec -> history, metrics, predictions and weights in ``outputs/runs/<name>/``.
+
+A finished run is loaded, an interrupted one goes on from its last epoch.
+"""
+
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from utils import config
+from utils.data import CLASSES, face_input_for, load_split
+from utils.evaluation import evaluate
+from utils.files import read_json, remove, replaced_when_done, write_json
+from utils.models import (
+    ModelContract,
+    count_parameters,
+    load_architecture_and_weights,
+    save_model,
+)
+from utils.pipeline import make_dataset
+
+# Below this many images in a run, timing both precisions costs more than the faster one saves.
+IMAGES_WORTH_TIMING = 10_000
+# FER-2013 images have 48 pixels; larger inputs are interpolated from what is stored.
+STORED_SIZE_LIMIT = {"fer2013": 48, "utkface": 200}
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """All that decides a training run; the defaults are the report's recipe.
+
+    Parameters
+    ----------
+    name : str
+        Folder below ``outputs/runs/``.
+    dataset : {"fer2013", "utkface"}
+    architecture : str
+        Key of `utils.models.BUILDERS`.
+    epochs : int
+    arguments : dict
+        Of the builder.
+    class_names : tuple of str
+        Empty for all classes of the data set.
+    height, width : int
+        Input size in pixels.
+    colour : {"grey", "rgb"}
+    split_name : {"default", "report"}
+        Split of UTKFace.
+    learning_rate : float
+    batch_size, evaluation_batch_size : int
+    optimizer : {"adam", "sgd"}
+        "sgd" has Nesterov momentum 0.9.
+    schedule : {"constant", "cosine"}
+        "cosine" falls to 0 at the last step.
+    weight_decay : float
+        Decoupled, on kernels only.
+    label_smoothing : float
+    augmentation : {"none", "flip", "strong"}
+    precision : {"auto", "float32", "bfloat16"}
+        "auto" takes bfloat16 where the processor has it and it is faster.
+    seed : int
+    evaluate_at : tuple of int
+        Epochs after which the network is scored as well; the last epoch always is.
+    """
+
+    name: str
+    dataset: str
+    architecture: str
+    epochs: int
+    arguments: dict = field(default_factory=dict)
+    class_names: tuple = ()
+    height: int = 48
+    width: int = 48
+    colour: str = "grey"
+    split_name: str = "default"
+    learning_rate: float = 1e-4
+    batch_size: int = 70
+    evaluation_batch_size: int = 50
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    augmentation: str = "flip"
+    precision: str = "auto"
+    seed: int = 0
+    evaluate_at: tuple = ()
+
+    def __post_init__(self):
+        for name, allowed in (
+            ("dataset", tuple(CLASSES)),
+            ("optimizer", ("adam", "sgd")),
+            ("schedule", ("constant", "cosine")),
+            ("precision", ("auto", "float32", "bfloat16")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {allowed}")
+        if self.epochs < 1:
+            raise ValueError(f"epochs is {self.epochs}, expected at least 1")
+        if not all(1 <= epoch <= self.epochs for epoch in self.evaluate_at):
+            raise ValueError(f"evaluate_at is {self.evaluate_at}, expected 1 to {self.epochs}")
+
+    @classmethod
+    def from_json(cls, content):
+        """The spec in the content of a ``spec.json``."""
+        content = dict(content)
+        for name in ("class_names", "evaluate_at"):
+            content[name] = tuple(content[name])
+        return cls(**content)
+
+    @property
+    def classes(self):
+        """Class names in the order of the outputs."""
+        return self.class_names or CLASSES[self.dataset]
+
+    @property
+    def contract(self):
+        """What a user of the trained network must know."""
+        return ModelContract(
+            architecture=self.architecture,
+            arguments=self.arguments,
+            class_names=self.classes,
+            face_input=face_input_for(self.dataset, self.height, self.width, self.colour),
+            trained_on=f"{self.dataset}, run {self.name}",
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run on disk.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    spec : RunSpec
+    """
+
+    folder: Path
+    spec: RunSpec
+
+    @property
+    def history(self):
+        """Loss and accuracy of each epoch: pandas.DataFrame indexed by epoch, from 1."""
+        table = pd.read_csv(self.folder / "history.csv")
+        # A run killed between the line and the backup writes the line of that epoch twice.
+        table = table.drop_duplicates("epoch", keep="last")
+        table["epoch"] += 1
+        return table.set_index("epoch")
+
+    @property
+    def metrics(self):
+        """Content of ``metrics.json``."""
+        return read_json(self.folder / "metrics.json")
+
+    def predictions(self, split):
+        """Labels and probabilities of ``"valid"`` or ``"test"`` after the last epoch.
+
+        Returns
+        -------
+        y_true : numpy.ndarray, int, (n,)
+        probabilities : numpy.ndarray, float32, (n, num_classes)
+        """
+        with np.load(self.folder / "predictions.npz") as stored:
+            return stored[f"{split}_true"], stored[f"{split}_probabilities"].astype(np.float32)
+
+    def load_model(self):
+        """The trained network, float32, from the report's pair of files.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the weights, which are not kept in git, are not on this machine.
+        """
+        if not (self.folder / "model.weights.h5").is_file():
+            raise FileNotFoundError(
+                f"{self.folder} has no weights (they are not kept in git): delete the folder and "
+                "run its cell again to train anew"
+            )
+        return load_architecture_and_weights(self.folder)
+
+
+def train(spec):
+    """Train a network, go on with an interrupted run, or load a finished one.
+
+    Taught in notebooks 03 and 04.
+
+    Parameters
+    ----------
+    spec : RunSpec
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError
+        If the folder of that name belongs to another spec, with the fields that differ.
+    FileNotFoundError
+        If the data are not prepared.
+    """
+    folder = config.output_dir(spec.dataset) / "runs" / spec.name
+    _claim_folder(folder, spec)
+    run = Run(folder, spec)
+    if (folder / "metrics.json").is_file():
+        print(f"{spec.name}: finished before, loaded from outputs")
+        return run
+
+    keras.utils.set_random_seed(spec.seed)
+    data = {split: _load(spec, split) for split in ("train", "valid", "test")}
+    precision = _decide_precision(folder, spec, len(data["train"][0]))
+    print(
+        f"{spec.name}: {len(data['train'][0]):,} training images, {spec.epochs} epochs, {precision}"
+    )
+
+    model = _build_with_precision(spec, precision)
+    _compile(model, spec, steps=spec.epochs * -(-len(data["train"][0]) // spec.batch_size))
+    model.fit(
+        _batches(spec, *data["train"], training=True),
+        validation_data=_batches(spec, *data["valid"]),
+        epochs=spec.epochs,
+        shuffle=False,  # the data set shuffles
+        verbose=2,
+        callbacks=_callbacks(folder, spec),
+    )
+
+    # A bfloat16 model would be slow on the next machine: what is kept and scored is float32.
+    trained = spec.contract.build(**_without_download(spec))
+    trained.set_weights(model.get_weights())
+    metrics = {
+        "epoch": spec.epochs,
+        "at_epoch": {
+            str(epoch): _score_snapshot(trained, folder, spec, epoch, data)
+            for epoch in spec.evaluate_at
+            if epoch < spec.epochs
+        },
+    }
+    trained.set_weights(model.get_weights())
+    predictions = {}
+    for split in ("valid", "test"):
+        probabilities = trained.predict(_batches(spec, *data[split]), verbose=0)
+        metrics[split] = evaluate(data[split][1], probabilities)
+        predictions[f"{split}_true"] = data[split][1].astype(np.uint8)
+        predictions[f"{split}_probabilities"] = probabilities.astype(np.float16)
+    with replaced_when_done(folder / "predictions.npz") as partial:
+        np.savez_compressed(partial, **predictions)
+    save_model(trained, spec.contract, folder)
+
+    seconds = run.history["seconds"]
+    trainable, frozen = count_parameters(trained)
+    metrics |= {
+        "train_images": len(data["train"][0]),
+        "trainable_parameters": trainable,
+        "non_trainable_parameters": frozen,
+        "precision": precision,
+        "wall_seconds": round(float(seconds.sum()), 1),
+        "images_per_second": round(len(data["train"][0]) / float(seconds.median()), 1),
+        "versions": _versions(),
+    }
+    remove(folder / "snapshots")
+    remove(folder / "precision.json")  # it is in the metrics now
+    write_json(folder / "metrics.json", metrics)
+    return run
+
+
+def find_runs(dataset):
+    """Finished runs of a data set, sorted by name."""
+    specs = sorted((config.output_dir(dataset) / "runs").glob("*/spec.json"))
+    runs = [Run(path.parent, RunSpec.from_json(read_json(path))) for path in specs]
+    return [
+        run
+        for run in runs
+        if run.spec.dataset == dataset and (run.folder / "metrics.json").is_file()
+    ]
+
+
+def supports_bfloat16():
+    """Say whether this processor computes in bfloat16 (Linux tells; elsewhere: no)."""
+    cpu_facts = Path("/proc/cpuinfo")
+    if not cpu_facts.is_file():
+        return False
+    words = set(cpu_facts.read_text(encoding="utf-8").split())
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def _claim_folder(folder, spec):
+    path = folder / "spec.json"
+    if not path.is_file():
+        write_json(path, asdict(spec))
+        return
+    stored, asked = read_json(path), json.loads(json.dumps(asdict(spec)))
+    differing = {
+        name: (stored.get(name), asked.get(name))
+        for name in {**stored, **asked}
+        if stored.get(name) != asked.get(name)
+    }
+    if differing:
+        raise ValueError(
+            f"{folder} holds a run of another spec, (stored, asked): {differing}; give this run "
+            "another name or delete the folder"
+        )
+
+
+def _load(spec, split):
+    limit = STORED_SIZE_LIMIT[spec.dataset]
+    stored = replace(
+        spec.contract.face_input, height=min(spec.height, limit), width=min(spec.width, limit)
+    )
+    images, y_true, _ = load_split(spec.dataset, split, stored, spec.classes, spec.split_name)
+    return images, y_true
+
+
+def _batches(spec, images, y_true, training=False):
+    return make_dataset(
+        images,
+        y_true,
+        num_classes=len(spec.classes),
+        batch_size=spec.batch_size if training else spec.evaluation_batch_size,
+        input_size=(spec.height, spec.width),
+        augmentation=spec.augmentation if training else "none",
+        shuffle_seed=spec.seed if training else None,
+    )
+
+
+def _build_with_precision(spec, precision):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        return spec.contract.build()
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _without_download(spec):
+    """Arguments for a copy whose weights are set at once: it needs no ImageNet weights."""
+    return (
+        {"weights": None} if "weights" in spec.arguments or spec.architecture == "mobilenet" else {}
+    )
+
+
+def _compile(model, spec, steps):
+    learning_rate = spec.learning_rate
+    if spec.schedule == "cosine":
+        learning_rate = keras.optimizers.schedules.CosineDecay(spec.learning_rate, steps)
+    weight_decay = spec.weight_decay or None
+    if spec.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(learning_rate, weight_decay=weight_decay)
+    else:
+        optimizer = keras.optimizers.SGD(
+            learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay
+        )
+    if weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    model.compile(
+        optimizer,
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=spec.label_smoothing),
+        metrics=["accuracy"],
+        # XLA, which Keras would choose, halves the speed of convolutions on CPUs.
+        jit_compile=False,
+    )
+
+
+class _EpochSeconds(keras.callbacks.Callback):
+    """Adds the wall time of each epoch to the logs, for CSVLogger."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs):
+        logs["seconds"] = round(time.perf_counter() - self._start, 2)
+
+
+class _Snapshots(keras.callbacks.Callback):
+    """Keeps the weights of the epochs that are scored besides the last one."""
+
+    def __init__(self, folder, epochs):
+        super().__init__()
+        self.folder, self.epochs = folder, epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 in self.epochs:
+            with replaced_when_done(_snapshot_path(self.folder, epoch + 1)) as partial:
+                self.model.save_weights(partial)
+
+
+def _snapshot_path(folder, epoch):
+    return folder / "snapshots" / f"epoch_{epoch}.weights.h5"
+
+
+def _callbacks(folder, spec):
+    # The backup comes last: what is logged and kept for an epoch is there before it counts as done.
+    return [
+        _EpochSeconds(),
+        keras.callbacks.CSVLogger(folder / "history.csv", append=True),
+        _Snapshots(folder, spec.evaluate_at),
+        keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True),
+    ]
+
+
+def _score_snapshot(model, folder, spec, epoch, data):
+    model.load_weights(_snapshot_path(folder, epoch))
+    return {
+        split: evaluate(data[split][1], model.predict(_batches(spec, *data[split]), verbose=0))
+        for split in ("valid", "test")
+    }
+
+
+def _decide_precision(folder, spec, num_images):
+    """The spec's precision, or the measured one; an interrupted run keeps what it began with."""
+    decided = folder / "precision.json"
+    if decided.is_file():
+        return read_json(decided)
+    precision = spec.precision
+    if precision == "auto":
+        worth_timing = num_images * spec.epochs >= IMAGES_WORTH_TIMING
+        if worth_timing and (supports_bfloat16() or tf.config.list_physical_devices("GPU")):
+            seconds = {name: _time_steps(spec, name) for name in ("float32", "bfloat16")}
+            precision = min(seconds, key=seconds.get)
+        else:
+            precision = "float32"
+    write_json(decided, precision)
+    return precision
+
+
+def _time_steps(spec, precision, steps=3):
+    """Seconds for a few training steps on noise, after one that compiles."""
+    model = _build_with_precision(spec, precision)
+    _compile(model, spec, steps=100)
+    noise = np.random.default_rng(0)
+    images = noise.integers(0, 256, (spec.batch_size, *model.input_shape[1:])).astype(np.float32)
+    labels = keras.utils.to_categorical(
+        noise.integers(0, len(spec.classes), spec.batch_size), len(spec.classes)
+    )
+    model.train_on_batch(images, labels)
+    start = time.perf_counter()
+    for _ in range(steps):
+        model.train_on_batch(images, labels)
+    return time.perf_counter() - start
+
+
+def _versions():
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+    }
