@@ -1,0 +1,182 @@
+"""Frames from a camera, a video file, pictures or arrays, all in the same form."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils.files import read_image
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+DEFAULT_FRAMES_PER_SECOND = 25.0
+CAMERA_RETRIES = 10
+CAMERA_RETRY_SECONDS = 0.1
+
+
+@dataclass
+class FrameSource:
+    """Iterates over frames, uint8 (height, width, 3) BGR; `close` gives a camera back.
+
+    Parameters
+    ----------
+    name : str
+        For file names and messages.
+    frames : iterator
+    frames_per_second : float
+        What the source claims; 25 where it does not say.
+    num_frames : int or None
+        None where it is not known.
+    capture : cv2.VideoCapture, optional
+        Released by `close`.
+    stop_reason : str
+        Why the frames ended; set when they end.
+    """
+
+    name: str
+    frames: object = ()
+    frames_per_second: float = DEFAULT_FRAMES_PER_SECOND
+    num_frames: int | None = None
+    capture: object = None
+    stop_reason: str = ""
+
+    def __iter__(self):
+        for frame in self.frames:
+            yield to_bgr(frame)
+        self.stop_reason = self.stop_reason or "end of the frames"
+
+    def close(self):
+        """Release the camera or file."""
+        if self.capture is not None:
+            self.capture.release()
+
+
+def open_source(source):
+    """Open whatever gives frames.
+
+    Taught in notebooks/05_realtime.ipynb.
+
+    Parameters
+    ----------
+    source : int, str, pathlib.Path, numpy.ndarray or list of numpy.ndarray
+        Number of a camera (also as a string), a video, a picture, a folder of pictures (sorted by
+        name), or frames: uint8, BGR (height, width, 3), BGRA or grey.
+
+    Returns
+    -------
+    FrameSource
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file or folder does not exist, or the folder has no pictures.
+    ValueError
+        If the file is neither a picture nor a video that OpenCV reads.
+    OSError
+        If the camera cannot be opened.
+    """
+    if isinstance(source, np.ndarray):
+        source = [source] if source.ndim < 4 else list(source)
+    if isinstance(source, list):
+        return FrameSource("frames", iter(source), num_frames=len(source))
+    if str(source).isdigit():
+        return _open_camera(int(source))
+    path = Path(source).expanduser()
+    if path.is_dir():
+        pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
+        if not pictures:
+            raise FileNotFoundError(f"{path} has no pictures ({', '.join(PICTURE_SUFFIXES)})")
+        return FrameSource(path.name, map(read_image, pictures), num_frames=len(pictures))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist: expected the number of a camera, a video, a picture or a "
+            "folder of pictures"
+        )
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return FrameSource(path.stem, iter([read_image(path)]), num_frames=1)
+    return _open_video(path)
+
+
+def to_bgr(frame):
+    """Bring a frame to uint8 BGR (height, width, 3); grey and BGRA are converted.
+
+    Raises
+    ------
+    ValueError
+        If it is no picture.
+    """
+    frame = np.asarray(frame)
+    if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or not frame.size:
+        raise ValueError(
+            f"a frame has dtype {frame.dtype} and shape {frame.shape}, expected uint8 and "
+            "(height, width) or (height, width, channels)"
+        )
+    channels = 1 if frame.ndim == 2 else frame.shape[2]
+    if channels == 3:
+        return frame
+    if channels not in (1, 4):
+        raise ValueError(f"a frame has {channels} channels, expected 1 (grey), 3 (BGR) or 4 (BGRA)")
+    return cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR)
+
+
+def _open_camera(number):
+    capture = cv2.VideoCapture(number)
+    if not capture.isOpened():
+        capture.release()
+        raise OSError(
+            f"camera {number} cannot be opened: is one connected, does another program use it, and "
+            "may this program use it (system settings)? Try --source 1, or a video file"
+        )
+    source = FrameSource(
+        f"camera_{number}", capture=capture, frames_per_second=_claimed_rate(capture)
+    )
+    source.frames = _camera_frames(source)
+    return source
+
+
+def _camera_frames(source):
+    failures = 0
+    while failures < CAMERA_RETRIES:
+        success, frame = source.capture.read()
+        if success:
+            failures = 0
+            yield frame
+        else:
+            failures += 1
+            time.sleep(CAMERA_RETRY_SECONDS)
+    source.stop_reason = f"{source.name} gave no frame {CAMERA_RETRIES} times in a row"
+
+
+def _open_video(path):
+    capture = cv2.VideoCapture(str(path))
+    success, first = capture.read()
+    if not success:
+        capture.release()
+        raise ValueError(f"{path} is no video that OpenCV can read")
+    # Some containers do not know their length and claim 0 or a negative number.
+    num_frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    source = FrameSource(
+        path.stem,
+        capture=capture,
+        frames_per_second=_claimed_rate(capture),
+        num_frames=num_frames if num_frames > 0 else None,
+    )
+    source.frames = _video_frames(source, first)
+    return source
+
+
+def _video_frames(source, frame):
+    count = 0
+    success = True
+    while success:
+        count += 1
+        yield frame
+        success, frame = source.capture.read()
+    if source.num_frames and count < source.num_frames:
+        source.stop_reason = f"the video broke off after {count} of {source.num_frames} frames"
+
+
+def _claimed_rate(capture):
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return rate if 1 <= rate <= 240 else DEFAULT_FRAMES_PER_SECOND
