@@ -1,0 +1,313 @@
+import csv
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from utils import config, realtime, sources
+from utils.data import EMOTIONS, GENDERS, face_input_for, load_split
+from utils.faces import FaceClassifier, FaceDetector
+from utils.files import encode_image, read_image
+from utils.models import ModelContract
+from utils.realtime import annotate, run
+from utils.sources import open_source
+
+
+def untrained(dataset, class_names, colour):
+    contract = ModelContract(
+        "compact", {"widths": [8]}, class_names, face_input_for(dataset, 48, 48, colour), "nothing"
+    )
+    return contract.build(), contract
+
+
+EMOTION = untrained("fer2013", EMOTIONS, "grey")
+GENDER = untrained("utkface", GENDERS, "rgb")
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return FaceClassifier(EMOTION, GENDER)
+
+
+@pytest.fixture(scope="module")
+def clip_frames():
+    return list(open_source(config.SAMPLE_CLIP))
+
+
+def noise(height=120, width=160, channels=(3,)):
+    return np.random.default_rng(0).integers(0, 256, (height, width, *channels), dtype=np.uint8)
+
+
+# --- sources
+
+
+def test_video_gives_every_frame(clip_frames):
+    source = open_source(str(config.SAMPLE_CLIP))
+    assert source.frames_per_second == 25 and source.num_frames == len(clip_frames) == 60
+    assert clip_frames[0].shape == (360, 640, 3)
+
+
+def test_folder_of_pictures_is_sorted(tmp_path):
+    for name, value in (("b.png", 2), ("a.png", 1), ("c.txt", 0)):
+        (tmp_path / name).write_bytes(encode_image(np.full((4, 4, 3), value, dtype=np.uint8)))
+    assert [frame[0, 0, 0] for frame in open_source(tmp_path)] == [1, 2]
+    assert [frame[0, 0, 0] for frame in open_source(tmp_path / "b.png")] == [2]
+
+
+@pytest.mark.parametrize("channels, ndim", [((), 2), ((1,), 3), ((3,), 3), ((4,), 3)])
+def test_arrays_of_any_colour_become_bgr(channels, ndim):
+    frames = noise(channels=channels)
+    assert frames.ndim == ndim
+    (frame,) = open_source([frames])
+    assert frame.shape == (120, 160, 3)
+    assert [f.shape for f in open_source(np.stack([noise(), noise()]))] == [(120, 160, 3)] * 2
+
+
+@pytest.mark.parametrize("frame", [np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), "x"])
+def test_what_is_no_frame_is_refused(frame):
+    with pytest.raises(ValueError, match="a frame has"):
+        list(open_source([frame]))
+
+
+def test_missing_and_unreadable_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        open_source(tmp_path / "none.mp4")
+    with pytest.raises(FileNotFoundError, match="no pictures"):
+        open_source(tmp_path)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    with pytest.raises(ValueError, match="no video that OpenCV can read"):
+        open_source(broken)
+
+
+def test_video_that_breaks_off_says_so(monkeypatch):
+    capture = FakeCamera([noise()] * 3)
+    capture.get = lambda what: {cv2.CAP_PROP_FRAME_COUNT: 10}.get(what, 0)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda path: capture)
+    source = open_source(config.SAMPLE_CLIP)
+    assert len(list(source)) == 3
+    assert source.stop_reason == "the video broke off after 3 of 10 frames"
+
+
+class FakeCamera:
+    """Gives these frames (None: a failed read), then nothing, as a camera that was unplugged."""
+
+    def __init__(self, frames, opens=True):
+        self.frames, self.opens, self.released = list(frames), opens, False
+
+    def isOpened(self):  # noqa: N802 (OpenCV's name)
+        return self.opens
+
+    def get(self, what):
+        return 30.0
+
+    def read(self):
+        frame = self.frames.pop(0) if self.frames else None
+        return frame is not None, frame
+
+    def release(self):
+        self.released = True
+
+
+def test_no_camera(monkeypatch):
+    camera = FakeCamera([], opens=False)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: camera)
+    with pytest.raises(OSError, match="camera 3 cannot be opened"):
+        open_source("3")
+    assert camera.released
+
+
+def test_camera_that_stops_ends_the_loop_and_is_released(monkeypatch, classifier):
+    camera = FakeCamera([noise(), None, noise()])
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: camera)
+    monkeypatch.setattr(sources, "CAMERA_RETRY_SECONDS", 0)
+    summary = run(0, classifier)
+    assert summary.frames == 2, "a single failed read is no end"
+    assert summary.stop_reason == "camera_0 gave no frame 10 times in a row"
+    assert camera.released
+
+
+# --- faces
+
+
+def test_the_detector_finds_the_face_of_the_clip(clip_frames):
+    found = [FaceDetector().detect(frame) for frame in clip_frames]
+    assert sum(len(boxes) == 1 for boxes in found) >= 0.95 * len(found)
+    left, top, width, height = found[0][0]
+    assert 100 < width < 220 and width == height
+
+
+@pytest.mark.parametrize(
+    "dataset, colour, network, attribute",
+    [
+        ("fer2013", "grey", EMOTION, "emotion_probabilities"),
+        ("utkface", "rgb", GENDER, "gender_probabilities"),
+    ],
+)
+def test_realtime_sees_what_training_sees(
+    prepared_workspace, classifier, monkeypatch, dataset, colour, network, attribute
+):
+    """One image of each data set through both paths gives the same probabilities."""
+    model, contract = network
+    images, _, files = load_split(dataset, "valid", contract.face_input)
+    expected = model(images[:1].astype(np.float32), training=False).numpy()[0]
+    # The picture is the crop of a face: find the Haar box that leads to just this crop.
+    frame = read_image(files[0])
+    side = frame.shape[0]
+    box_side = side / contract.face_input.crop_scale
+    left = side / 2 - box_side / 2
+    top = left - side * contract.face_input.crop_shift_down
+    (face,) = classifier.classify(frame, [(left, top, box_side, box_side)])
+    np.testing.assert_allclose(list(getattr(face, attribute).values()), expected, atol=1e-6)
+
+
+def test_all_faces_of_a_frame_are_one_batch(classifier, monkeypatch):
+    frame = noise()
+    boxes = [(10, 10, 60, 60), (70, 30, 80, 80), (-20, -20, 70, 70), (120, 80, 70, 70)]
+    calls = []
+    call = classifier._emotion._call
+    monkeypatch.setattr(classifier._emotion, "_call", lambda x: calls.append(len(x)) or call(x))
+    together = classifier.classify(frame, boxes)
+    assert calls == [4]
+    for box, face in zip(boxes, together):
+        (alone,) = classifier.classify(frame, [box])
+        assert alone.emotion_probabilities == pytest.approx(face.emotion_probabilities, abs=1e-5)
+        assert face.box == box
+    assert classifier.classify(frame, []) == []
+
+
+# --- the loop
+
+
+def face_at(box, emotion="happy", gender="female"):
+    return SimpleNamespace(
+        box=box,
+        emotion=emotion,
+        gender=gender,
+        label=f"{emotion.capitalize()}, {gender[0].upper()}",
+        confidences=(0.9, 0.8),
+        emotion_probabilities={emotion: 0.9},
+        gender_probabilities={gender: 0.8},
+    )
+
+
+@pytest.mark.parametrize("box", [(40, 40, 60, 60), (-30, -30, 80, 80), (130, 90, 90, 90)])
+def test_boxes_are_drawn_on_a_copy_also_at_the_border(box):
+    frame = noise()
+    before = frame.copy()
+    picture = annotate(frame, [face_at(box)], frames_per_second=30)
+    np.testing.assert_array_equal(frame, before)
+    assert picture.shape == frame.shape
+    drawn = (picture == realtime.BOX_COLOUR).all(axis=-1)
+    assert drawn[:110].sum() > 200
+
+
+def test_no_face_changes_nothing():
+    frame = noise()
+    np.testing.assert_array_equal(annotate(frame, []), frame)
+
+
+def test_video_and_csv_hold_every_frame_and_face(tmp_path, classifier, clip_frames):
+    video, table = tmp_path / "out" / "annotated.mp4", tmp_path / "out" / "faces.csv"
+    shown = []
+    summary = run(clip_frames[:10], classifier, show=shown.append, video_path=video, csv_path=table)
+    assert summary.frames == len(shown) == 10
+    assert len(list(open_source(video))) == 10
+    with open(table, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == summary.frames_with_face == 10
+    assert [row["frame"] for row in rows] == [str(number) for number in range(10)]
+    for row in rows:
+        emotions = {name: float(row[f"p_{name}"]) for name in EMOTIONS}
+        assert sum(emotions.values()) == pytest.approx(1, abs=1e-3)
+        assert emotions[row["emotion"]] == float(row["emotion_confidence"])
+        assert row["gender"] in GENDERS
+    assert sorted(p.name for p in video.parent.iterdir()) == ["annotated.mp4", "faces.csv"]
+
+
+def interrupt(picture):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_leaves_whole_files(tmp_path, classifier, clip_frames):
+    video, table = tmp_path / "v.mp4", tmp_path / "t.csv"
+    summary = run(clip_frames, classifier, show=interrupt, video_path=video, csv_path=table)
+    assert summary.stop_reason == "ended by Ctrl-C" and summary.frames == 1
+    assert len(list(open_source(video))) == 1
+    assert len(table.read_text().splitlines()) == 2
+
+
+def test_the_user_or_a_limit_ends_the_loop(classifier):
+    frames = [noise()] * 5
+    stopped = run(frames, classifier, show=lambda picture: False)
+    assert (stopped.frames, stopped.stop_reason) == (1, "ended by the user")
+    assert run(frames, classifier, max_frames=3).frames == 3
+    whole = run(frames, classifier)
+    assert (whole.frames, whole.frames_with_face) == (5, 0)
+    assert whole.stop_reason == "end of the frames"
+
+
+def test_mirror_swaps_left_and_right(classifier):
+    frame = noise()
+    seen = []
+    still = SimpleNamespace(detect=lambda frame: seen.append(frame) or [])
+    run([frame], classifier, detector=still, mirror=True)
+    np.testing.assert_array_equal(seen[0], frame[:, ::-1])
+
+
+def test_frames_of_several_sizes_fit_one_video(tmp_path, classifier):
+    video = tmp_path / "v.mp4"
+    run([noise(120, 160), noise(90, 200)], classifier, video_path=video)
+    assert {frame.shape for frame in open_source(video)} == {(120, 160, 3)}
+
+
+def test_the_source_is_never_overwritten(classifier):
+    before = config.SAMPLE_CLIP.read_bytes()
+    with pytest.raises(ValueError, match="is the source too"):
+        run(config.SAMPLE_CLIP, classifier, video_path=config.SAMPLE_CLIP)
+    assert config.SAMPLE_CLIP.read_bytes() == before
+
+
+def test_no_window_without_a_display(monkeypatch):
+    monkeypatch.setattr(realtime.sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert not realtime.can_open_window()
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert realtime.can_open_window()
+
+
+def test_window_ends_with_q_or_when_it_is_closed(monkeypatch):
+    monkeypatch.setattr(cv2, "imshow", lambda title, picture: None)
+    for key, visible, goes_on in ((255, 1.0, True), (ord("q"), 1.0, False), (255, 0.0, False)):
+        monkeypatch.setattr(cv2, "waitKey", lambda delay, key=key: key)
+        monkeypatch.setattr(cv2, "getWindowProperty", lambda *_, visible=visible: visible)
+        assert realtime.show_in_window(noise()) is goes_on
+
+
+# --- with the shipped networks
+
+
+def test_the_shipped_networks_label_the_smiling_woman(clip_frames):
+    labels = []
+    classifier = FaceClassifier()
+    for frame in clip_frames[::4]:
+        labels += [f.label for f in classifier.classify(frame, FaceDetector().detect(frame))]
+    assert labels.count("Happy, F") >= 0.8 * len(labels) > 0
+
+
+def test_command_line_says_where_the_video_went(tmp_path, capsys):
+    output = tmp_path / "annotated.mp4"
+    code = realtime.main(["--no-display", "--max-frames", "5", "--output", str(output)])
+    printed = capsys.readouterr().out
+    assert code == 0
+    assert f"annotated video: {output}" in printed and "5 frames, a face in 5" in printed
+    assert len(list(open_source(output))) == 5
+    assert len(output.with_suffix(".csv").read_text().splitlines()) == 6
+
+
+def test_command_line_reports_errors_in_a_line(tmp_path, capsys):
+    code = realtime.main(["--no-display", "--source", str(tmp_path / "none.mp4")])
+    assert code == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")

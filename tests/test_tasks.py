@@ -1,0 +1,112 @@
+"""The README's commands, from tasks.py on: set-up with small stand-ins, commands for real."""
+
+import importlib.util
+import sys
+from collections import namedtuple
+
+import pytest
+
+from utils import config
+
+SPEC = importlib.util.spec_from_file_location("tasks", config.ROOT / "tasks.py")
+Version = namedtuple("Version", "major minor micro releaselevel serial")
+
+
+@pytest.fixture
+def tasks():
+    module = importlib.util.module_from_spec(SPEC)
+    SPEC.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def installed(tasks, monkeypatch):
+    """tasks.py with the set-up done: the environment is the one that runs the tests."""
+    monkeypatch.setattr(tasks, "PYTHON", sys.executable)
+    monkeypatch.setattr(tasks, "set_up", lambda: None)
+    return tasks
+
+
+def test_run_annotates_the_sample_clip(installed, tmp_path, capfd):
+    output = tmp_path / "annotated.mp4"
+    options = ["--no-display", "--max-frames", "3", "--output", str(output)]
+    assert installed.main(["run", *options]) == 0
+    assert f"annotated video: {output}" in capfd.readouterr().out
+    assert output.stat().st_size > 1000
+
+
+def test_run_passes_the_exit_code_on(installed, tmp_path, capfd):
+    assert installed.main(["run", "--no-display", "--source", str(tmp_path / "none.mp4")]) == 1
+    assert "does not exist" in capfd.readouterr().err
+
+
+def test_test_collects_unit_tests_and_all_notebooks(installed, capfd):
+    assert installed.main(["test", "--collect-only", "-q"]) == 0
+    collected = capfd.readouterr().out
+    for name in ("test_fer.py", "01_prepare_fer", "02_prepare_utk", "03_", "04_", "05_realtime"):
+        assert name in collected
+
+
+def test_lab_opens_jupyterlab(installed, capfd):
+    assert installed.main(["lab", "--version"]) == 0
+    assert capfd.readouterr().out.strip().splitlines()[-1].startswith("4.")
+
+
+def test_without_a_command_the_commands_are_explained(tasks, capsys):
+    assert tasks.main([]) == 0
+    assert tasks.main(["fly"]) == 2
+    assert "tasks.py run --source 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("version", [(3, 10, 9), (3, 14, 0)])
+def test_other_pythons_are_refused_in_a_sentence(tasks, monkeypatch, version):
+    monkeypatch.setattr(tasks.sys, "version_info", Version(*version, "final", 0))
+    with pytest.raises(SystemExit, match="needs Python 3.11, 3.12 or 3.13"):
+        tasks.refuse_unsupported()
+
+
+@pytest.mark.parametrize("machine", [("Darwin", "x86_64"), ("Windows", "ARM64")])
+def test_machines_without_tensorflow_are_refused(tasks, monkeypatch, machine):
+    monkeypatch.setattr(tasks.platform, "system", lambda: machine[0])
+    monkeypatch.setattr(tasks.platform, "machine", lambda: machine[1])
+    with pytest.raises(SystemExit, match="no package for this Python"):
+        tasks.refuse_unsupported()
+
+
+@pytest.fixture
+def fresh(tasks, tmp_path, monkeypatch):
+    """A project without requirements and without an environment."""
+    (tmp_path / "requirements.txt").write_text("# nothing\n")
+    (tmp_path / "pyproject.toml").write_text("")
+    monkeypatch.setattr(tasks, "ROOT", tmp_path)
+    monkeypatch.setattr(tasks, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(tasks, "PYTHON", tmp_path / tasks.PYTHON.relative_to(config.ROOT))
+    monkeypatch.setattr(tasks, "STAMP", tmp_path / ".venv" / "installed.sha256")
+    return tasks
+
+
+def test_set_up_makes_the_environment_once_and_installs_when_the_list_changes(fresh, capfd):
+    fresh.set_up()
+    assert fresh.PYTHON.exists()
+    assert "making .venv" in capfd.readouterr().out
+    fresh.set_up()
+    assert capfd.readouterr().out == ""
+    (fresh.ROOT / "requirements.txt").write_text("# changed\n")
+    fresh.set_up()
+    printed = capfd.readouterr().out
+    assert "installing" in printed and "making .venv" not in printed
+
+
+def test_failed_installation_is_tried_again(fresh, capfd):
+    (fresh.ROOT / "requirements.txt").write_text("./no-such-package\n")
+    with pytest.raises(SystemExit, match="repeat the command"):
+        fresh.set_up()
+    (fresh.ROOT / "requirements.txt").write_text("# nothing\n")
+    fresh.set_up()
+    assert fresh.STAMP.is_file()
+
+
+def test_missing_venv_package_is_named(fresh, monkeypatch):
+    monkeypatch.setattr(fresh.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="python3-venv"):
+        fresh.set_up()

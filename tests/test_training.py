@@ -1,0 +1,169 @@
+import json
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from utils import config, training
+from utils.data import face_input_for, load_split
+from utils.evaluation import evaluate
+from utils.training import RunSpec, find_runs, train
+
+SMALL = RunSpec(
+    "small", "fer2013", "compact", epochs=3, arguments={"widths": [8, 16]}, batch_size=16
+)
+GREY = face_input_for("fer2013", 48, 48, "grey")
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Ends the process' training as Ctrl-C does."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 == self.epoch:
+            raise KeyboardInterrupt
+
+
+def test_a_finished_run_is_whole_and_is_loaded_again(prepared_workspace, monkeypatch):
+    run = train(replace(SMALL, evaluate_at=(1,)))
+    assert run.folder == prepared_workspace / "outputs" / "runs" / "small"
+    assert run.history.index.tolist() == [1, 2, 3]
+    metrics = run.metrics
+    assert metrics["valid"]["n"] == 14 and metrics["test"]["n"] == 15
+    assert metrics["train_images"] == 36 and metrics["precision"] == "float32"
+    assert metrics["wall_seconds"] > 0 and metrics["versions"]["keras"] == keras.__version__
+
+    # Keras scored epoch 1 by itself: the snapshot must be that network.
+    logged = run.history["val_accuracy"]
+    assert metrics["at_epoch"]["1"]["valid"]["accuracy"] == pytest.approx(logged[1], abs=1e-6)
+    assert metrics["valid"]["accuracy"] == pytest.approx(logged[3], abs=1e-6)
+
+    images, y_true, _ = load_split("fer2013", "test", GREY)
+    probabilities = run.load_model()(images.astype(np.float32), training=False).numpy()
+    stored_true, stored_probabilities = run.predictions("test")
+    np.testing.assert_array_equal(stored_true, y_true)
+    np.testing.assert_allclose(stored_probabilities, probabilities, atol=1e-3)
+    assert evaluate(y_true, probabilities) == metrics["test"]
+
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {
+        "spec.json", "history.csv", "metrics.json", "predictions.npz", "contract.json",
+        "model.keras", "architecture.json", "model.weights.h5",
+    }  # fmt: skip
+
+    monkeypatch.setattr(training, "_load", None)
+    assert train(replace(SMALL, evaluate_at=(1,))).metrics == metrics
+    assert [found.spec.name for found in find_runs("fer2013")] == ["small"]
+    assert find_runs("utkface") == []
+
+
+@pytest.mark.parametrize("before_backup", [False, True])
+def test_an_interrupted_run_goes_on_from_its_last_epoch(
+    prepared_workspace, monkeypatch, before_backup
+):
+    callbacks = training._callbacks
+
+    def interrupted(folder, spec):
+        ours = callbacks(folder, spec)
+        ours.insert(-1 if before_backup else len(ours), StopAfter(2))
+        return ours
+
+    monkeypatch.setattr(training, "_callbacks", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL)
+    folder = config.output_dir("fer2013") / "runs" / "small"
+    assert not (folder / "metrics.json").exists()
+    first_lines = (folder / "history.csv").read_text().splitlines()
+
+    epochs = []
+    counting = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: epochs.append(epoch))
+    monkeypatch.setattr(training, "_callbacks", lambda f, s: [*callbacks(f, s), counting])
+    run = train(SMALL)
+    assert epochs == ([1, 2] if before_backup else [2])
+    assert run.history.index.tolist() == [1, 2, 3]
+    lines = (folder / "history.csv").read_text().splitlines()
+    assert lines[: len(first_lines)] == first_lines
+    assert not (folder / "backup").exists()
+
+
+def test_another_spec_of_the_same_name_is_refused(workspace):
+    training._claim_folder(workspace, SMALL)
+    training._claim_folder(workspace, replace(SMALL, arguments={"widths": (8, 16)}))
+    with pytest.raises(ValueError, match=r"'epochs': \(3, 2\)"):
+        training._claim_folder(workspace, replace(SMALL, epochs=2))
+
+
+def test_weights_trained_in_bfloat16_are_kept_as_a_float32_model(prepared_workspace):
+    run = train(replace(SMALL, epochs=1, precision="bfloat16"))
+    assert run.metrics["precision"] == "bfloat16"
+    model = run.load_model()
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_the_faster_precision_is_taken_once(prepared_workspace, monkeypatch, tmp_path):
+    seconds = {"float32": 2.0, "bfloat16": 1.0}
+    monkeypatch.setattr(training, "_time_steps", lambda spec, name: seconds[name])
+    monkeypatch.setattr(training, "supports_bfloat16", lambda: True)
+    assert training._decide_precision(tmp_path, SMALL, 1_000_000) == "bfloat16"
+    seconds["bfloat16"] = 3.0
+    assert training._decide_precision(tmp_path, SMALL, 1_000_000) == "bfloat16", "run goes on"
+    (tmp_path / "precision.json").unlink()
+    assert training._decide_precision(tmp_path, SMALL, 1_000_000) == "float32"
+    (tmp_path / "precision.json").unlink()
+    seconds.clear()  # a short run is not worth the timing
+    assert training._decide_precision(tmp_path, SMALL, 100) == "float32"
+
+
+def test_default_recipe_is_the_report_s(prepared_workspace):
+    spec = RunSpec("recipe", "fer2013", "final", epochs=1)
+    model = keras.Sequential([keras.layers.Dense(7)])
+    training._compile(model, spec, steps=1)
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    assert float(model.optimizer.learning_rate) == pytest.approx(1e-4)
+    assert isinstance(model.loss, keras.losses.CategoricalCrossentropy)
+    assert (spec.batch_size, spec.evaluation_batch_size, spec.augmentation) == (70, 50, "flip")
+
+
+def test_cosine_reaches_zero_at_the_last_step_and_spares_the_norms(prepared_workspace):
+    spec = replace(SMALL, optimizer="sgd", schedule="cosine", learning_rate=0.1, weight_decay=1e-3)
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(7), keras.layers.BatchNormalization()]
+    )
+    training._compile(model, spec, steps=100)
+    schedule = model.optimizer._learning_rate
+    assert float(schedule(0)) == pytest.approx(0.1)
+    assert float(schedule(50)) == pytest.approx(0.05)
+    assert float(schedule(100)) == pytest.approx(0, abs=1e-9)
+    model.optimizer.build(model.trainable_variables)
+    decayed = [v.name for v in model.trainable_variables if model.optimizer._use_weight_decay(v)]
+    assert decayed == ["kernel"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 0},
+        {"dataset": "mnist"},
+        {"optimizer": "lbfgs"},
+        {"precision": "int8"},
+        {"evaluate_at": (9,)},
+    ],
+)
+def test_impossible_specs_are_refused(change):
+    with pytest.raises(ValueError, match=f"{list(change)[0]} is"):
+        replace(SMALL, **change)
+
+
+def test_spec_survives_json():
+    spec = replace(SMALL, evaluate_at=(1, 2), class_names=("happy", "sad"))
+    assert RunSpec.from_json(json.loads(json.dumps(spec.__dict__))) == spec
+
+
+def test_missing_weights_say_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="delete the folder"):
+        training.Run(tmp_path, SMALL).load_model()
