@@ -77,11 +77,19 @@ def test_mobilenet_without_network_says_what_to_do(monkeypatch):
 
 
 def test_scaling_is_inside_the_models():
-    for name, expected in (("final", (0, 1)), ("six_conv", (0, 1)), ("compact", (-1, 1))):
+    for name, expected in (("final", (0, 1)), ("six_conv", (0, 1)), ("compact", (0, 1))):
         model = BUILDERS[name](GREY, 7)
         rescaling = next(x for x in model.layers if isinstance(x, keras.layers.Rescaling))
         black_and_white = rescaling(np.array([[0.0], [255.0]], dtype=np.float32)).numpy()
         np.testing.assert_allclose(black_and_white.ravel(), expected, atol=1e-6)
+
+
+def test_light_and_contrast_hardly_matter_to_the_compact_network():
+    keras.utils.set_random_seed(0)
+    model = BUILDERS["compact"](GREY, 7, widths=[8, 16])
+    images = np.random.default_rng(0).integers(40, 120, (3, *GREY)).astype(np.float32)
+    brighter = 1.5 * images + 30
+    np.testing.assert_allclose(model(images).numpy(), model(brighter).numpy(), atol=0.01)
 
 
 def test_wrong_arguments_are_refused():

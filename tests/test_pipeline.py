@@ -1,7 +1,9 @@
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from utils.pipeline import AUGMENTATIONS, build_augmentation, make_dataset
+from utils.pipeline import AUGMENTATIONS, RandomAffine, build_augmentation, make_dataset
 
 HALF_WHITE = np.zeros((64, 8, 8, 1), dtype=np.uint8)
 HALF_WHITE[:, :, 4:] = 255
@@ -41,6 +43,32 @@ def test_strong_keeps_shape_and_range():
     assert images.shape == HALF_WHITE.shape
     assert images.min() >= 0 and images.max() <= 255
     assert len({image.tobytes() for image in images}) > 32
+
+
+def affine_with(monkeypatch, image, degrees=0.0, zoom=0.0, shift_x=0.0, shift_y=0.0):
+    """RandomAffine with these values instead of random ones, on one image."""
+    draws = iter([np.deg2rad(degrees), zoom, shift_x, shift_y])
+    monkeypatch.setattr(
+        keras.random, "uniform", lambda shape, *_, seed: tf.fill(shape, np.float32(next(draws)))
+    )
+    layer = RandomAffine(degrees=90, zoom=1, shift=1, seed=0)
+    return layer(image[None, ..., None].astype(np.float32)).numpy()[0, ..., 0]
+
+
+def test_affine_against_plain_indexing(monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (9, 9))
+    np.testing.assert_allclose(affine_with(monkeypatch, image), image, atol=1e-3)
+    turned = affine_with(monkeypatch, image, degrees=90)
+    np.testing.assert_allclose(turned, np.rot90(image), atol=1e-2)
+    columns = np.clip(np.arange(9) + 2, 0, 8)  # 2 of 9 pixels, the border is continued
+    moved = affine_with(monkeypatch, image, shift_x=2 / 9)
+    np.testing.assert_allclose(moved, image[:, columns], atol=1e-2)
+    rows = np.clip(np.arange(9) - 3, 0, 8)
+    moved = affine_with(monkeypatch, image, shift_y=-3 / 9)
+    np.testing.assert_allclose(moved, image[rows], atol=1e-2)
+    every_second = np.clip(2 * np.arange(9) - 4, 0, 8)  # twice the step about the centre
+    shrunk = affine_with(monkeypatch, image, zoom=1.0)
+    np.testing.assert_allclose(shrunk, image[every_second][:, every_second], atol=1e-2)
 
 
 def test_images_are_interpolated_to_the_input_size():

@@ -4,5 +4,3 @@ import os
 
 # Under Windows, cameras take up to a minute to open with this on; OpenCV reads it when imported.
 os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
-# TensorFlow prints pages about the processor's options; its warnings and errors stay.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")

@@ -200,10 +200,12 @@ def build_compact_cnn(
     Returns
     -------
     keras.Model
-        Input 0..255 (scaled to -1..1 inside), output probabilities (n, num_classes), float32.
+        Input 0..255 (each image is brought to mean 0, deviation 1), output probabilities (n, num_classes), float32.
     """
     inputs = keras.Input(input_shape)
-    x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    x = layers.Rescaling(1 / 255)(inputs)
+    # Each image gets mean 0 and deviation 1, so light and contrast of the scene matter less.
+    x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False)(x)
     x = _conv_norm(x, widths[0], 3, strides=2)
     x = layers.Activation("relu")(x)
     for stage, width in enumerate(widths):

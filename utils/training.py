@@ -1,8 +1,12 @@
 """A run: spec -> history, metrics, predictions and weights in ``outputs/runs/<name>/``.
 
-A finished run is loaded, an interrupted one goes on from its last epoch.
+A finished run is loaded, an interrupted one goes on from its last epoch. The spec of a run that
+is in git trains again under another name, to be laid beside it:
+
+    python -m utils.training emotion_compact --as my_emotion_compact
 """
 
+import argparse
 import json
 import os
 import platform
@@ -159,6 +163,11 @@ class Run:
     def metrics(self):
         """Content of ``metrics.json``."""
         return read_json(self.folder / "metrics.json")
+
+    def scores(self, epoch, split):
+        """What `evaluate` gave after an epoch, or None where the run was not scored then."""
+        at_epochs = {**self.metrics["at_epoch"], str(self.spec.epochs): self.metrics}
+        return at_epochs.get(str(epoch), {}).get(split)
 
     def predictions(self, split):
         """Labels and probabilities of ``"valid"`` or ``"test"`` after the last epoch.
@@ -456,3 +465,21 @@ def _versions():
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
     }
+
+
+def main(arguments=None):
+    """Train the spec of a stored run again."""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.training", description="Trains the spec of a stored run again."
+    )
+    stored = sorted(path.parent.name for path in (config.ROOT / "outputs/runs").glob("*/spec.json"))
+    parser.add_argument("run", choices=stored, help="folder below outputs/runs")
+    parser.add_argument("--as", dest="name", required=True, help="name of the new run")
+    options = parser.parse_args(arguments)
+    spec = RunSpec.from_json(read_json(config.ROOT / "outputs/runs" / options.run / "spec.json"))
+    run = train(replace(spec, name=options.name))
+    print(json.dumps({split: run.metrics[split] for split in ("valid", "test")}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
