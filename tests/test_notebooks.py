@@ -64,7 +64,9 @@ def test_code_is_short_and_has_no_shortcuts(notebook):
 def test_only_one_cell_knows_sample_or_full(notebook):
     knowing = [source(c) for c in code_cells(notebook) if "is_sample_run" in source(c)]
     assert len(knowing) <= 1
-    assert sum("config.banner(" in source(c) for c in code_cells(notebook)) == 1
+    # 05 has no data set: it runs on the sample clip or on what the user names.
+    expected = 0 if notebook["name"] == "05_realtime" else 1
+    assert sum("config.banner(" in source(c) for c in code_cells(notebook)) == expected
 
 
 def test_markers_stand_alone_on_the_first_line(notebook):
