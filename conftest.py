@@ -6,6 +6,8 @@ os.environ["FACELAB_SAMPLE"] = "1"
 
 
 def pytest_sessionstart(session):
+    if session.config.option.collectonly:
+        return
     from utils import config
     from utils.files import remove
 

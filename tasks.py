@@ -24,7 +24,7 @@ STAMP = VENV / "installed.sha256"
 COMMANDS = {
     "run": ["-m", "utils.realtime"],
     "test": ["-m", "pytest"],
-    "lab": ["-m", "jupyterlab", "--notebook-dir=notebooks"],
+    "lab": ["-m", "jupyterlab", "notebooks/01_prepare_fer.ipynb"],
 }
 
 

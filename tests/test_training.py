@@ -8,7 +8,7 @@ import pytest
 from utils import config, training
 from utils.data import face_input_for, load_split
 from utils.evaluation import evaluate
-from utils.training import RunSpec, find_runs, train
+from utils.training import RunSpec, find_runs, tabulate, train
 
 SMALL = RunSpec(
     "small", "fer2013", "compact", epochs=3, arguments={"widths": [8, 16]}, batch_size=16
@@ -65,6 +65,9 @@ def test_a_finished_run_is_whole_and_is_loaded_again(prepared_workspace, monkeyp
     assert train(replace(SMALL, evaluate_at=(1,))).metrics == metrics
     assert [found.spec.name for found in find_runs("fer2013")] == ["again", "small"]
     assert find_runs("utkface") == []
+    row = tabulate([run]).loc["small"]
+    assert row["validation"] == metrics["valid"]["accuracy"] and row["n"] == 15
+    assert row["minutes"] == pytest.approx(run.history["seconds"].sum() / 60, abs=1e-2)
 
 
 @pytest.mark.parametrize("before_backup", [False, True])

@@ -41,12 +41,8 @@ def build_six_conv_cnn(input_shape, num_classes):
         x = layers.Conv2D(filters, kernel_size, padding="same", activation="relu")(x)
         x = layers.BatchNormalization()(x)
         x = layers.MaxPooling2D()(x)
-    x = layers.Flatten()(x)
-    x = layers.Dense(128)(x)
-    x = layers.BatchNormalization()(x)
-    x = layers.Activation("relu")(x)
-    x = layers.Dropout(0.2)(x)
-    return keras.Model(inputs, _softmax(x, num_classes), name="six_conv_cnn")
+    outputs = _softmax(_hidden_layer(x), num_classes)
+    return keras.Model(inputs, outputs, name="six_conv_cnn")
 
 
 def build_five_conv_cnn(input_shape, num_classes):
@@ -64,12 +60,8 @@ def build_five_conv_cnn(input_shape, num_classes):
             x = layers.Conv2D(filters, kernel_size, padding="same", activation="relu")(x)
         x = layers.BatchNormalization()(x)
         x = layers.MaxPooling2D()(x)
-    x = layers.Flatten()(x)
-    x = layers.Dense(128)(x)
-    x = layers.BatchNormalization()(x)
-    x = layers.Activation("relu")(x)
-    x = layers.Dropout(0.2)(x)
-    return keras.Model(inputs, _softmax(x, num_classes), name="five_conv_cnn")
+    outputs = _softmax(_hidden_layer(x), num_classes)
+    return keras.Model(inputs, outputs, name="five_conv_cnn")
 
 
 def build_final_cnn(
@@ -200,7 +192,8 @@ def build_compact_cnn(
     Returns
     -------
     keras.Model
-        Input 0..255 (each image is brought to mean 0, deviation 1), output probabilities (n, num_classes), float32.
+        Input 0..255 (each image is brought to mean 0 and deviation 1 inside), output probabilities
+        (n, num_classes), float32.
     """
     inputs = keras.Input(input_shape)
     x = layers.Rescaling(1 / 255)(inputs)
@@ -214,6 +207,14 @@ def build_compact_cnn(
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
     return keras.Model(inputs, _softmax(x, num_classes), name="compact_cnn")
+
+
+def _hidden_layer(x):
+    x = layers.Flatten()(x)
+    x = layers.Dense(128)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Activation("relu")(x)
+    return layers.Dropout(0.2)(x)
 
 
 def _conv_norm(x, filters, kernel_size, strides=1):

@@ -241,6 +241,7 @@ def train(spec):
         callbacks=_callbacks(folder, spec),
     )
 
+    print(f"{spec.name}: scoring ...")
     # A bfloat16 model would be slow on the next machine: what is kept and scored is float32.
     trained = spec.contract.build(**_without_download(spec))
     trained.set_weights(model.get_weights())
@@ -289,6 +290,37 @@ def find_runs(dataset):
         for run in runs
         if run.spec.dataset == dataset and (run.folder / "metrics.json").is_file()
     ]
+
+
+def tabulate(runs):
+    """Accuracies, speed and cost of runs.
+
+    Parameters
+    ----------
+    runs : list of Run
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each run, indexed by name; accuracies are those after the last epoch.
+    """
+    rows = [
+        {
+            "run": run.spec.name,
+            "validation": metrics["valid"]["accuracy"],
+            "test": metrics["test"]["accuracy"],
+            "low": metrics["test"]["low"],
+            "high": metrics["test"]["high"],
+            "n": metrics["test"]["n"],
+            "macro F1": metrics["test"]["macro_f1"],
+            "images/s": metrics["images_per_second"],
+            "minutes": metrics["wall_seconds"] / 60,
+            "precision": metrics["precision"],
+        }
+        for run in runs
+        for metrics in [run.metrics]
+    ]
+    return pd.DataFrame(rows).set_index("run")
 
 
 def supports_bfloat16():
@@ -431,6 +463,7 @@ def _decide_precision(folder, spec, num_images):
     if precision == "auto":
         worth_timing = num_images * spec.epochs >= IMAGES_WORTH_TIMING
         if worth_timing and (supports_bfloat16() or tf.config.list_physical_devices("GPU")):
+            print(f"{spec.name}: measuring whether float32 or bfloat16 is faster here ...")
             seconds = {name: _time_steps(spec, name) for name in ("float32", "bfloat16")}
             precision = min(seconds, key=seconds.get)
         else:
