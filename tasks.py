@@ -3,6 +3,7 @@
     python tasks.py run     annotate the sample clip, or a camera: python tasks.py run --source 0
     python tasks.py test    run all tests and notebooks on the sample data
     python tasks.py lab     open JupyterLab
+    python tasks.py train   train the spec of a stored run again (--help says how)
 
 The first call makes .venv and installs requirements.txt there (a few minutes, about 2 GB); later
 calls install again only when a list of requirements has changed.
@@ -24,6 +25,7 @@ STAMP = VENV / "installed.sha256"
 COMMANDS = {
     "run": ["-m", "utils.realtime"],
     "test": ["-m", "pytest"],
+    "train": ["-m", "utils.training"],
     "lab": ["-m", "jupyterlab", "notebooks/01_prepare_fer.ipynb"],
 }
 
@@ -46,16 +48,22 @@ def refuse_unsupported():
 
 
 def works(python):
-    """Say whether the environment's Python starts: it does not once its base was removed."""
+    """Say whether the environment's Python starts, has pip, and is of this Python's version.
+
+    It does not start once the Python that it was made from was removed.
+    """
     if not python.exists():
         return False
-    return subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0
+    question = "import pip, sys; print(*sys.version_info[:2])"
+    answer = subprocess.run([python, "-c", question], capture_output=True, text=True)
+    return answer.stdout.split() == [str(number) for number in sys.version_info[:2]]
 
 
 def set_up():
     """Make the environment and install what is missing."""
     requirements = b"".join((ROOT / n).read_bytes() for n in ("requirements.txt", "pyproject.toml"))
-    wanted = hashlib.sha256(requirements + sys.version.encode()).hexdigest()
+    # The folder counts too: an environment that was moved still imports from where it was made.
+    wanted = hashlib.sha256(requirements + f"{ROOT} {sys.version}".encode()).hexdigest()
     if PYTHON.exists() and STAMP.is_file() and STAMP.read_text() == wanted:
         return
     if not works(PYTHON):
@@ -66,7 +74,11 @@ def set_up():
                 "repeat the command."
             )
         print("making .venv ...", flush=True)
-        venv.create(VENV, with_pip=True, clear=True)
+        try:
+            # As `python -m venv` does: copied binaries do not start on macOS.
+            venv.create(VENV, with_pip=True, clear=True, symlinks=os.name != "nt")
+        except subprocess.CalledProcessError as error:
+            sys.exit(f"pip could not be put into {VENV} ({error}): delete it and try again.")
     print("installing requirements.txt into .venv (a few minutes the first time) ...", flush=True)
     pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
     if subprocess.run([*pip, "-r", "requirements.txt"], cwd=ROOT).returncode:

@@ -15,6 +15,7 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.setenv("FACELAB_SAMPLE", "0")
     monkeypatch.delenv("FACELAB_DATA", raising=False)
     monkeypatch.setattr(config, "ROOT", tmp_path)
+    monkeypatch.setattr(config, "RUNS_DIR", tmp_path / "outputs" / "runs")
     (tmp_path / "data" / "raw").mkdir(parents=True)
     return tmp_path
 

@@ -4,6 +4,7 @@ import pytest
 
 from utils import config
 from utils.data import FIVE_EMOTIONS, audit, face_input_for, load_prepared, load_split
+from utils.fer import prepare_fer
 from utils.files import read_image
 
 GREY = face_input_for("fer2013", 48, 48, "grey")
@@ -46,10 +47,22 @@ def test_nonsense_is_refused(prepared_workspace):
         load_split("fer2013", "test", GREY, ["angry", "bored"])
 
 
-def test_a_lost_class_folder_is_said(prepared_workspace):
-    (config.prepared_dir("fer2013") / "test" / "fear").rename(prepared_workspace / "elsewhere")
-    with pytest.raises(FileNotFoundError, match=r"\['fear'\]"):
+def test_lost_images_are_said_and_strange_files_ignored(prepared_workspace):
+    fear = config.prepared_dir("fer2013") / "test" / "fear"
+    (fear / ".DS_Store").write_bytes(b"left by a file manager")
+    assert len(load_split("fer2013", "test", GREY)[0]) == 15
+    next(fear.glob("*.png")).unlink()
+    with pytest.raises(FileNotFoundError, match="1 of 15 images are missing"):
         load_split("fer2013", "test", GREY)
+
+
+def test_a_folder_of_the_user_is_never_taken_for_prepared_data(workspace):
+    mine = workspace / "data" / "fer2013" / "train"
+    mine.mkdir(parents=True)
+    (mine / "picture.png").touch()
+    with pytest.raises(ValueError, match="move it to .*raw"):
+        prepare_fer()
+    assert (mine / "picture.png").exists()
 
 
 def test_audit_against_hand_counts():

@@ -116,6 +116,23 @@ def test_broken_rows_are_listed_with_the_reason(workspace):
     assert prepared.found == len(prepared.labels) + len(prepared.left_out)
 
 
+def test_a_file_without_usable_rows_is_an_error(workspace):
+    (workspace / "data" / "raw" / "fer2013.csv").write_text(
+        "emotion,pixels,Usage\n0,1 2,Training\n"
+    )
+    with pytest.raises(ValueError, match="no usable image in 1 rows"):
+        prepare_fer()
+    assert not config.prepared_dir("fer2013").exists()
+
+
+def test_the_challenge_tar_unpacked(workspace, sample_text):
+    folder = workspace / "data" / "raw" / "fer2013"
+    folder.mkdir()
+    (folder / "fer2013.csv").write_bytes(sample_text)
+    (folder / "README").write_text("readme")
+    assert prepare_fer().counts.loc["all", "all"] == sum(SAMPLE_COUNTS.values())
+
+
 def test_unlabelled_form_is_refused_with_a_word(workspace):
     (workspace / "data" / "raw" / "train.csv").write_text("emotion,pixels\n0,1 2 3\n")
     with pytest.raises(ValueError, match=r"lacks \['Usage'\].*icml_face_data"):

@@ -24,13 +24,15 @@ def test_an_interrupted_write_leaves_the_old_file_and_can_be_repeated(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["table.json"]
 
 
-def test_a_folder_is_replaced_as_a_whole(tmp_path):
-    folder = tmp_path / "prepared"
-    for name in ("first", "second"):
-        with replaced_when_done(folder) as partial:
-            partial.mkdir()
-            (partial / name).touch()
-    assert [p.name for p in folder.iterdir()] == ["second"]
+def test_a_folder_is_never_replaced(tmp_path):
+    folder = tmp_path / "results"
+    with replaced_when_done(folder) as partial:
+        partial.mkdir()
+        (partial / "mine").touch()
+    with pytest.raises(ValueError, match="is a folder that is there already"):
+        with replaced_when_done(folder):
+            pytest.fail("the block must not run")
+    assert [p.name for p in folder.iterdir()] == ["mine"]
 
 
 def test_png_is_lossless_under_any_name(tmp_path):
@@ -40,7 +42,11 @@ def test_png_is_lossless_under_any_name(tmp_path):
     np.testing.assert_array_equal(read_image(path), image)
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture"])
+HUGE_PNG = bytearray(encode_image(np.zeros((2, 2), dtype=np.uint8)))
+HUGE_PNG[16:24] = b"\x7f\xff\xff\xff" * 2  # width and height of the header
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", bytes(HUGE_PNG)])
 def test_what_is_no_image_is_said_to_be_none(tmp_path, content):
     path = tmp_path / "x.png"
     path.write_bytes(content)

@@ -77,8 +77,10 @@ def test_mobilenet_without_network_says_what_to_do(monkeypatch):
 
 
 def test_scaling_is_inside_the_models():
-    for name, expected in (("final", (0, 1)), ("six_conv", (0, 1)), ("compact", (0, 1))):
-        model = BUILDERS[name](GREY, 7)
+    scaled_to = {"final": (0, 1), "six_conv": (0, 1), "compact": (0, 1), "mobilenet": (-1, 1)}
+    for name, expected in scaled_to.items():
+        arguments = {"weights": None} if name == "mobilenet" else {}
+        model = BUILDERS[name](RGB, 7, **arguments)
         rescaling = next(x for x in model.layers if isinstance(x, keras.layers.Rescaling))
         black_and_white = rescaling(np.array([[0.0], [255.0]], dtype=np.float32)).numpy()
         np.testing.assert_allclose(black_and_white.ravel(), expected, atol=1e-6)

@@ -66,6 +66,22 @@ def test_small_faces_are_enlarged_to_the_input():
     assert prepare_face(image(20, 20), RGB).shape == (48, 48, 3) == RGB.shape
 
 
+def test_grey_as_rgb_repeats_the_grey_picture():
+    picture = image(48, 48)
+    grey = prepare_face(picture, GREY)
+    three = prepare_face(picture, FaceInput(48, 48, "grey_as_rgb"))
+    np.testing.assert_array_equal(three, np.repeat(grey, 3, axis=2))
+
+
+def test_no_network_sees_more_detail_than_it_learned_from():
+    fine = np.tile(np.array([[0, 255], [255, 0]], dtype=np.uint8), (112, 112))
+    face_input = FaceInput(224, 224, "grey", detail=48)
+    assert face_input.stored.shape == (48, 48, 1)
+    assert prepare_face(fine, FaceInput(224, 224, "grey")).std() > 100
+    assert prepare_face(fine, face_input).std() < 30
+    assert FaceInput(48, 48, "rgb", detail=200).stored.shape == (48, 48, 3)
+
+
 def test_unknown_colour_is_refused():
     with pytest.raises(ValueError, match="'bgr'"):
         FaceInput(48, 48, "bgr")

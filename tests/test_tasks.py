@@ -106,6 +106,19 @@ def test_failed_installation_is_tried_again(fresh, capfd):
     assert fresh.STAMP.is_file()
 
 
+def test_an_environment_of_another_python_is_made_anew(fresh, monkeypatch):
+    fresh.set_up()
+    assert fresh.works(fresh.PYTHON)
+    monkeypatch.setattr(fresh.sys, "version_info", Version(3, 99, 0, "final", 0))
+    assert not fresh.works(fresh.PYTHON)
+    assert not fresh.works(fresh.ROOT / "no" / "python")
+
+
+def test_train_lists_the_stored_runs(installed, capfd):
+    assert installed.main(["train", "--help"]) == 0
+    assert "emotion_compact" in capfd.readouterr().out
+
+
 def test_missing_venv_package_is_named(fresh, monkeypatch):
     monkeypatch.setattr(fresh.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="python3-venv"):

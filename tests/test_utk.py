@@ -104,6 +104,9 @@ def test_same_seed_same_split_and_other_seed_another(workspace):
         splits.append(prepare_utk(seed=seed).labels["split"].tolist())
         shutil.rmtree(config.prepared_dir("utkface"))
     assert splits[0] == splits[1] != splits[2]
+    prepare_utk(seed=1)
+    with pytest.raises(ValueError, match="seed 1, not 2"):
+        prepare_utk(seed=2)
 
 
 def table(females, males, copies=0):
@@ -134,10 +137,12 @@ def test_report_split_has_the_report_sizes():
 
 
 def test_copies_stay_in_training():
-    labels = table(50, 50, copies=30)
+    labels = table(50, 50, copies=20)
     split = draw_splits(labels, 0.2, 0.2, seed=0)
-    assert set(split[:30]) == {"train"}
+    assert set(split[:20]) == {"train"}
     assert (split[:50] == "test").sum() == 10, "the share is that of all images"
+    with pytest.raises(ValueError, match="10 female images without a copy, and 10 are wanted"):
+        draw_splits(table(50, 50, copies=30), 0.2, 0.2, seed=0)
 
 
 def test_nothing_usable_is_an_error(workspace):

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_DIR = ROOT / "data" / "sample"
 SAMPLE_CLIP = SAMPLE_DIR / "clip.mp4"
 PRETRAINED_DIR = ROOT / "outputs" / "pretrained"
+RUNS_DIR = ROOT / "outputs" / "runs"
 REALTIME_DIR = ROOT / "outputs" / "realtime"
 
 # File or folder names under raw/, in the order in which they are preferred. train.csv is the
@@ -25,6 +26,7 @@ RAW_NAMES = {
         *("fer2013.csv" + suffix for suffix in ("", ".gz", ".xz", ".zip")),
         *("fer2013" + suffix for suffix in (".zip", ".tar.gz", ".tgz")),
         *("icml_face_data.csv" + suffix for suffix in ("", ".gz", ".xz", ".zip")),
+        "fer2013/fer2013.csv",  # as the challenge's tar unpacks
         "fer2013",
         "train.csv",
     ),
@@ -113,6 +115,11 @@ def prepared_dir(dataset, split_name="default"):
 def output_dir(dataset):
     """Folder for results: ``outputs/``, or ``outputs/sample/`` for the sample, never both."""
     return ROOT / "outputs" / "sample" if is_sample_run(dataset) else ROOT / "outputs"
+
+
+def runs_dir(dataset):
+    """Folder of the training runs on `dataset`."""
+    return output_dir(dataset) / "runs"
 
 
 def banner(dataset):

@@ -20,14 +20,16 @@ SPLITS = ("train", "valid", "test")
 
 # Measured on validation images against the one Haar box found in them: see data/README.md.
 CROPS = {
-    "fer2013": {"crop_scale": 1.02, "crop_shift_down": 0.0},
-    "utkface": {"crop_scale": 0.966, "crop_shift_down": 0.09},
+    "fer2013": {"crop_scale": 1.02, "crop_shift_down": 0.0, "detail": 48},
+    "utkface": {"crop_scale": 0.966, "crop_shift_down": 0.09, "detail": 200},
 }
 NOTEBOOKS = {"fer2013": "01_prepare_fer", "utkface": "02_prepare_utk"}
 
 
 def face_input_for(dataset, height, width, colour):
-    """The `FaceInput` of a network trained on `dataset`: its crops are the data set's."""
+    """The `FaceInput` of a network trained on `dataset`: colour, crop and detail are its own."""
+    if dataset == "fer2013" and colour == "rgb":
+        colour = "grey_as_rgb"
     return FaceInput(height, width, colour, **CROPS[dataset])
 
 
@@ -51,6 +53,8 @@ class PreparedDataset:
         One row per row or file that was not used: item, reason.
     notes : tuple of str
         What a reader of the numbers must know, for instance a split that is not the official one.
+    seed : int
+        Of the draw, where the data set has no splits of its own.
     """
 
     folder: Path
@@ -60,6 +64,7 @@ class PreparedDataset:
     labels: pd.DataFrame
     left_out: pd.DataFrame
     notes: tuple = ()
+    seed: int = 0
 
     @property
     def counts(self):
@@ -82,8 +87,25 @@ def save_tables(prepared, folder):
             "source": prepared.source,
             "found": prepared.found,
             "notes": list(prepared.notes),
+            "seed": prepared.seed,
         },
     )
+
+
+def is_prepared(folder):
+    """Say whether `folder` holds a prepared data set.
+
+    Raises
+    ------
+    ValueError
+        If the folder is there but was not written by this project: it may be somebody's raw data.
+    """
+    if folder.is_dir() and not (folder / "prepared.json").is_file():
+        raise ValueError(
+            f"{folder} was not written by the notebooks, and prepared data belong there: if it "
+            f"holds raw data, move it to {folder.parent / 'raw'}"
+        )
+    return folder.is_dir()
 
 
 def load_prepared(dataset, split_name="default"):
@@ -118,6 +140,7 @@ def load_prepared(dataset, split_name="default"):
         labels=pd.read_csv(folder / "labels.csv"),
         left_out=pd.read_csv(folder / "left_out.csv", dtype=str),
         notes=tuple(facts["notes"]),
+        seed=facts["seed"],
     )
 
 
@@ -145,7 +168,7 @@ def load_split(dataset, split, face_input, class_names=None, split_name="default
     Raises
     ------
     FileNotFoundError
-        If the data set was not prepared, or a class folder is missing.
+        If the data set was not prepared, or images are missing.
     ValueError
         If the split or a class is unknown.
     """
@@ -156,20 +179,19 @@ def load_split(dataset, split, face_input, class_names=None, split_name="default
     if unknown:
         raise ValueError(f"{dataset} has no classes {sorted(unknown)}, only {CLASSES[dataset]}")
 
-    folder = load_prepared(dataset, split_name).folder / split
-    missing = [name for name in class_names if not (folder / name).is_dir()]
+    prepared = load_prepared(dataset, split_name)
+    table = prepared.labels[prepared.labels["split"] == split].sort_values("file")
+    tables = [table[table["label"] == name] for name in class_names]
+    files = [prepared.folder / file for table in tables for file in table["file"]]
+    y_true = np.repeat(np.arange(len(class_names)), [len(table) for table in tables])
+    missing = sum(not path.is_file() for path in files)
     if missing:
         raise FileNotFoundError(
-            f"{folder} has no folders {missing}: delete {folder.parent} and run "
+            f"{missing} of {len(files)} images are missing in {prepared.folder}: delete it and run "
             f"notebooks/{NOTEBOOKS[dataset]}.ipynb again"
         )
-    class_files = [
-        sorted(p for p in (folder / name).iterdir() if p.is_file()) for name in class_names
-    ]
-    files = [path for paths in class_files for path in paths]
-    y_true = np.repeat(np.arange(len(class_names)), [len(paths) for paths in class_files])
 
-    flags = cv2.IMREAD_GRAYSCALE if face_input.colour == "grey" else cv2.IMREAD_COLOR
+    flags = cv2.IMREAD_COLOR if face_input.colour == "rgb" else cv2.IMREAD_GRAYSCALE
     images = np.empty((len(files), *face_input.shape), dtype=np.uint8)
     for index, path in enumerate(tqdm(files, desc=f"decode {dataset} {split}", leave=False)):
         images[index] = prepare_face(read_image(path, flags), face_input)

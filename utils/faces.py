@@ -1,6 +1,7 @@
 """Faces in a frame: where they are, and what the two networks say of them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -48,7 +49,7 @@ class FaceDetector:
     """The Haar cascade that the report uses.
 
     Source: Viola and Jones 2001. The report's (1.03, 10, minSize 180) misses every face smaller
-    than 180 pixels and searches three times as many scales. Taught in notebooks/05_realtime.ipynb.
+    than 180 pixels. Taught in notebooks/05_realtime.ipynb.
 
     Parameters
     ----------
@@ -64,7 +65,12 @@ class FaceDetector:
         self.scale_factor = scale_factor
         self.min_neighbors = min_neighbors
         self.min_size = min_size
-        self._cascade = cv2.CascadeClassifier(cv2.data.haarcascades + CASCADE)
+        # Read here, because under Windows OpenCV opens no file below a non-ASCII folder.
+        text = (Path(cv2.data.haarcascades) / CASCADE).read_text(encoding="utf-8")
+        storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
+        self._cascade = cv2.CascadeClassifier()
+        if not self._cascade.read(storage.getFirstTopLevelNode()):
+            raise ValueError(f"{CASCADE} of this OpenCV is no cascade: install opencv-python again")
 
     def detect(self, frame):
         """Find faces in a frame, uint8 BGR.

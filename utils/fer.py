@@ -1,7 +1,9 @@
 """FER-2013 in every form in which people have it -> train/ valid/ test/ x seven emotions."""
 
 import csv
+import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
 from utils import config
-from utils.data import EMOTIONS, PreparedDataset, load_prepared, save_tables
+from utils.data import EMOTIONS, PreparedDataset, is_prepared, load_prepared, save_tables
 from utils.files import decode_image, encode_image, replaced_when_done
 
 SIDE = 48
@@ -51,7 +53,7 @@ def prepare_fer():
         If the raw data are in a form that cannot be used, with what to use instead.
     """
     destination = config.prepared_dir("fer2013")
-    if (destination / "prepared.json").is_file():
+    if is_prepared(destination):
         return load_prepared("fer2013")
 
     source = config.raw_path("fer2013")
@@ -72,6 +74,8 @@ def prepare_fer():
                     (file, split, emotion, item, blank, sha256(image.tobytes()).hexdigest())
                 )
             found += 1
+        if not labels:
+            raise ValueError(f"{source} holds no usable image in {found} rows or files")
         columns = ["file", "split", "label", "item", "blank", "sha256"]
         labels = pd.DataFrame(labels, columns=columns)
         notes = ()
@@ -103,8 +107,9 @@ def _open_text(path):
             with archive.open(member) as stream:
                 yield io.TextIOWrapper(stream, encoding="utf-8", newline="")
     else:
-        with pd.io.common.get_handle(path, "r", encoding="utf-8", compression="infer") as handles:
-            yield handles.handle
+        open_packed = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+        with open_packed(path, "rt", encoding="utf-8", newline="") as stream:
+            yield stream
 
 
 def _csv_member(path, names):

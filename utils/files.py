@@ -14,7 +14,8 @@ import numpy as np
 def replaced_when_done(path):
     """Write a file or folder under a temporary name and move it into place at the end.
 
-    An interrupted block leaves `path` as it was; the next call clears the remains.
+    An interrupted block leaves `path` as it was; the next call clears the remains. A file may be
+    replaced; a folder never is.
 
     Parameters
     ----------
@@ -24,13 +25,23 @@ def replaced_when_done(path):
     ------
     pathlib.Path
         The temporary name, in the same folder and with the same suffix.
+
+    Raises
+    ------
+    ValueError
+        If `path` is a folder that is there already.
+    PermissionError
+        If the file is open in another program that forbids its replacement.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder that is there already: move it or take another name")
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        path.open("ab").close()  # better to fail now than after the work
     partial = path.with_name(f"partial-{path.name}")
     remove(partial)
     yield partial
-    remove(path)
     os.replace(partial, path)
 
 
@@ -70,7 +81,10 @@ def decode_image(encoded, flags=cv2.IMREAD_COLOR):
     """
     if not encoded:
         return None
-    return cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), flags)
+    try:
+        return cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), flags)
+    except cv2.error:  # raised for headers with absurd dimensions
+        return None
 
 
 def read_image(path, flags=cv2.IMREAD_COLOR):

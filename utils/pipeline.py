@@ -109,18 +109,20 @@ def make_dataset(
         of float32 images in 0..255 and float32 one-hot labels.
     """
     one_hot = keras.utils.to_categorical(y_true, num_classes)
-    dataset = tf.data.Dataset.from_tensor_slices((images, one_hot))
+    one_hot, stored = tf.constant(one_hot), tf.constant(images)
+    # Numbers are shuffled, not images: a buffer of all images would need their memory once more.
+    dataset = tf.data.Dataset.range(len(images))
     if shuffle_seed is not None:
         dataset = dataset.shuffle(len(images), seed=shuffle_seed)
     changes = build_augmentation(augmentation, shuffle_seed)
 
-    def transform(batch, labels):
-        batch = tf.cast(batch, tf.float32)
+    def transform(indices):
+        batch = tf.cast(tf.gather(stored, indices), tf.float32)
         for change in changes:
             batch = change(batch, training=True)
         if images.shape[1:3] != tuple(input_size):
             batch = tf.image.resize(batch, input_size)
-        return batch, labels
+        return batch, tf.gather(one_hot, indices)
 
     # One call at a time: the layers' random state makes a parallel map depend on chance.
     return dataset.batch(batch_size).map(transform).prefetch(tf.data.AUTOTUNE)

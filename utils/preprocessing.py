@@ -1,6 +1,6 @@
 """From a picture to what a network takes: the same steps in training and in realtime."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -17,11 +17,15 @@ class FaceInput:
     ----------
     height, width : int
         Input size in pixels.
-    colour : {"grey", "rgb"}
+    colour : {"grey", "rgb", "grey_as_rgb"}
+        The last has the grey picture in all three channels.
     crop_scale : float
         Side of the training crops in units of the Haar box around the same face.
     crop_shift_down : float
         How far below the centre of the Haar box the crops are centred, in units of their side.
+    detail : int
+        Side in pixels of the pictures of the data set. Faces are brought to this size before they
+        are enlarged to the input, so that no network sees more detail than it learned from.
     """
 
     height: int
@@ -29,15 +33,22 @@ class FaceInput:
     colour: str
     crop_scale: float = 1.0
     crop_shift_down: float = 0.0
+    detail: int = 0
 
     def __post_init__(self):
-        if self.colour not in ("grey", "rgb"):
-            raise ValueError(f"colour is {self.colour!r}, expected 'grey' or 'rgb'")
+        if self.colour not in ("grey", "rgb", "grey_as_rgb"):
+            raise ValueError(f"colour is {self.colour!r}, expected 'grey', 'rgb' or 'grey_as_rgb'")
 
     @property
     def shape(self):
         """Shape of one input: (height, width, channels)."""
         return (self.height, self.width, 1 if self.colour == "grey" else 3)
+
+    @property
+    def stored(self):
+        """The same at the size in which images are kept in memory: no larger than `detail`."""
+        limit = self.detail or max(self.height, self.width)
+        return replace(self, height=min(self.height, limit), width=min(self.width, limit))
 
 
 def crop_face(image, box, face_input):
@@ -80,13 +91,20 @@ def prepare_face(face, face_input):
         Grey or RGB.
     """
     is_grey = face.ndim == 2
-    if face_input.colour == "grey":
-        face = face if is_grey else cv2.cvtColor(face, cv2.COLOR_BGR2GRAY)
-    else:
+    if face_input.colour == "rgb":
         face = cv2.cvtColor(face, cv2.COLOR_GRAY2RGB if is_grey else cv2.COLOR_BGR2RGB)
-    size = (face_input.width, face_input.height)
-    if face.shape[1::-1] != size:
-        # Averaging over areas avoids aliasing where faces shrink; enlarging needs interpolation.
-        shrinks = face.shape[0] > face_input.height
-        face = cv2.resize(face, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    elif not is_grey:
+        face = cv2.cvtColor(face, cv2.COLOR_BGR2GRAY)
+    face = _resize(_resize(face, face_input.stored), face_input)
+    if face_input.colour == "grey_as_rgb":
+        face = cv2.cvtColor(face, cv2.COLOR_GRAY2RGB)
     return face.reshape(face_input.shape)
+
+
+def _resize(face, face_input):
+    size = (face_input.width, face_input.height)
+    if face.shape[1::-1] == size:
+        return face
+    # Averaging over areas avoids aliasing where faces shrink; enlarging needs interpolation.
+    shrinks = face.shape[0] > face_input.height
+    return cv2.resize(face, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -19,10 +19,11 @@ from utils import config
 from utils.data import EMOTIONS, GENDERS
 from utils.faces import FaceClassifier, FaceDetector
 from utils.files import replaced_when_done
-from utils.sources import open_source
+from utils.sources import FrameSource, open_source
 
 BOX_COLOUR = (80, 200, 60)  # BGR
 TEXT_COLOUR = (255, 255, 255)
+STOPPED_BY_USER = "ended by the user"
 WINDOW_TITLE = "gender and emotion (q ends)"
 CSV_COLUMNS = (
     *("seconds", "frame", "face", "left", "top", "width", "height"),
@@ -39,7 +40,7 @@ class Summary:
     ----------
     frames, frames_with_face : int
     seconds : float
-        From the first frame to the last.
+        Spent on the frames, without waiting for the next one.
     stop_reason : str
     """
 
@@ -112,7 +113,7 @@ def run(
 
     Parameters
     ----------
-    source : anything that `utils.sources.open_source` takes
+    source : FrameSource, or anything that `utils.sources.open_source` takes
     classifier : FaceClassifier
     detector : FaceDetector, optional
     show : callable, optional
@@ -130,53 +131,63 @@ def run(
     Raises
     ------
     FileNotFoundError, ValueError, OSError
-        See `utils.sources.open_source`.
+        See `utils.sources.open_source`; ValueError also if the video would replace the source.
     """
-    if (
-        video_path
-        and isinstance(source, (str, Path))
-        and Path(source).resolve() == Path(video_path).resolve()
-    ):
-        raise ValueError(f"{video_path} is the source too: give the annotated video another name")
     detector = detector or FaceDetector()
-    frames = frames_with_face = 0
-    stop_reason = ""
+    frames = frames_with_face = frames_written = 0
+    seconds = rate = 0.0
+    stop_reason, failure = "", None
     with ExitStack() as stack:
-        opened = open_source(source)
-        stack.callback(opened.close)
+        opened = stack.enter_context(
+            source if isinstance(source, FrameSource) else open_source(source)
+        )
+        for target in (video_path, csv_path):
+            if target and opened.path and Path(target).resolve() == opened.path.resolve():
+                raise ValueError(f"{target} is the source: give what is written another name")
         write_row = stack.enter_context(_csv_writer(csv_path))
         write_frame = stack.enter_context(_video_writer(video_path, opened.frames_per_second))
         progress = stack.enter_context(
             tqdm(total=opened.num_frames or max_frames, desc=opened.name, unit="frame", leave=False)
         )
-        start = previous = time.perf_counter()
-        rate = None
+        start = time.perf_counter()
         try:
             for frame in opened:
+                begin = time.perf_counter()
                 if mirror:
                     frame = cv2.flip(frame, 1)
                 faces = classifier.classify(frame, detector.detect(frame))
-                now = time.perf_counter()
                 # A moving average: single frames vary too much to be read.
-                latest = 1 / max(now - previous, 1e-6)
-                rate = latest if rate is None else 0.9 * rate + 0.1 * latest
-                previous = now
+                latest = 1 / max(time.perf_counter() - begin, 1e-6)
+                rate = 0.9 * rate + 0.1 * latest if rate else latest
                 picture = annotate(frame, faces, rate)
+                # Frames of a camera lie where the clock says, all others where their number says.
+                moment = begin - start if opened.live else frames / opened.frames_per_second
                 for number, face in enumerate(faces):
-                    write_row(_csv_row(now - start, frames, number, face))
-                write_frame(picture)
+                    write_row(_csv_row(moment, frames, number, face))
+                due = int(moment * opened.frames_per_second) + 1 if opened.live else frames + 1
+                for _ in range(frames_written, due):
+                    write_frame(picture)
+                frames_written = max(frames_written, due)
                 frames += 1
                 frames_with_face += bool(faces)
+                seconds += time.perf_counter() - begin
                 progress.update()
                 if show is not None and show(picture) is False:
-                    stop_reason = "ended by the user"
+                    stop_reason = STOPPED_BY_USER
                     break
                 if frames == max_frames:
                     stop_reason = f"{max_frames} frames were asked for"
                     break
+                if show is not None and not opened.live:
+                    # Nobody can look at a film at the speed of the processor.
+                    ahead = frames / opened.frames_per_second - (time.perf_counter() - start)
+                    time.sleep(max(0, ahead))
         except KeyboardInterrupt:
             stop_reason = "ended by Ctrl-C"
-        seconds = time.perf_counter() - start
+        except (ValueError, OSError, cv2.error) as error:
+            failure = error  # first the files are finished
+    if failure:
+        raise failure
     return Summary(frames, frames_with_face, seconds, stop_reason or opened.stop_reason)
 
 
@@ -204,37 +215,33 @@ def _csv_writer(path):
 
 @contextmanager
 def _video_writer(path, frames_per_second):
-    """Yield a function that appends a frame; its first frame sets the size of the video."""
-    if path is None:
-        yield lambda picture: None
-        return
+    """Yield a function that appends a frame; the first sets the size. No frame, no file."""
     writer = cv2.VideoWriter()
     size = None
 
     def write(picture):
         nonlocal size
+        if path is None:
+            return
         if size is None:
             size = picture.shape[1::-1]
+            partial = stack.enter_context(replaced_when_done(path))
+            stack.callback(writer.release)
             codec = cv2.VideoWriter_fourcc(*"mp4v")
             if not writer.open(str(partial), codec, frames_per_second, size):
-                raise OSError(f"OpenCV cannot write mp4v video to {path}: give a name with .mp4")
+                raise ValueError(f"OpenCV cannot write mp4v video to {path}: give a name with .mp4")
         elif picture.shape[1::-1] != size:
             picture = cv2.resize(picture, size)
         writer.write(picture)
 
-    with replaced_when_done(path) as partial:
-        try:
-            yield write
-        finally:
-            writer.release()
-        if size is None:
-            raise ValueError(f"no frame came, so there is no video {path}")
+    with ExitStack() as stack:
+        yield write
 
 
 def can_open_window():
     """Say whether there is a display; without one `cv2.imshow` aborts the process."""
     if sys.platform.startswith("linux"):
-        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+        return bool(os.environ.get("DISPLAY"))  # OpenCV's wheel has no Wayland support
     return True
 
 
@@ -242,7 +249,17 @@ def show_in_window(picture):
     """Show a frame in a window; return False when `q` was pressed or the window was closed."""
     cv2.imshow(WINDOW_TITLE, picture)
     pressed = cv2.waitKey(1) & 0xFF
-    return pressed != ord("q") and cv2.getWindowProperty(WINDOW_TITLE, cv2.WND_PROP_VISIBLE) >= 1
+    return pressed != ord("q") and _window_is_open()
+
+
+def wait_for_window():
+    """Leave the last frame in the window until a key is pressed or it is closed."""
+    while _window_is_open() and cv2.waitKey(50) < 0:
+        pass
+
+
+def _window_is_open():
+    return cv2.getWindowProperty(WINDOW_TITLE, cv2.WND_PROP_VISIBLE) >= 1
 
 
 def main(arguments=None):
@@ -269,26 +286,33 @@ def main(arguments=None):
         print("no display here: the frames go to the video only")
     video_path = Path(options.output) if options.output else _default_video_path(options.source)
     csv_path = Path(options.csv) if options.csv else video_path.with_suffix(".csv")
-    print("loading the networks ...")
-    classifier = FaceClassifier()
-    if window:
-        print("press q in the window, or close it, to end")
     try:
-        summary = run(
-            options.source,
-            classifier,
-            show=show_in_window if window else None,
-            video_path=video_path,
-            csv_path=csv_path,
-            max_frames=options.max_frames,
-            mirror=options.mirror,
-        )
-    except (ValueError, OSError) as error:
+        with open_source(options.source) as source:
+            print("loading the networks ...")
+            classifier = FaceClassifier()
+            if window:
+                print("press q in the window, or close it, to end")
+            summary = run(
+                source,
+                classifier,
+                show=show_in_window if window else None,
+                video_path=video_path,
+                csv_path=csv_path,
+                max_frames=options.max_frames,
+                mirror=options.mirror,
+            )
+            if window and not source.live and summary.stop_reason != STOPPED_BY_USER:
+                print("the end: press any key in the window, or close it")
+                wait_for_window()
+    except (ValueError, OSError, cv2.error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
         if window:
             cv2.destroyAllWindows()
+    if not summary.frames:
+        print(f"error: no frame came: {summary.stop_reason}", file=sys.stderr)
+        return 1
     print(
         f"{summary.frames} frames, a face in {summary.frames_with_face}, "
         f"{summary.frames_per_second:.1f} frames/s; ended: {summary.stop_reason}"

@@ -17,7 +17,7 @@ CAMERA_RETRY_SECONDS = 0.1
 
 @dataclass
 class FrameSource:
-    """Iterates over frames, uint8 (height, width, 3) BGR; `close` gives a camera back.
+    """Iterates over frames, uint8 (height, width, 3) BGR; leaving its block gives a camera back.
 
     Parameters
     ----------
@@ -28,8 +28,12 @@ class FrameSource:
         What the source claims; 25 where it does not say.
     num_frames : int or None
         None where it is not known.
+    live : bool
+        Frames come by the clock, as those of a camera do.
+    path : pathlib.Path, optional
+        Of a file or folder.
     capture : cv2.VideoCapture, optional
-        Released by `close`.
+        Released at the end of the block.
     stop_reason : str
         Why the frames ended; set when they end.
     """
@@ -38,6 +42,8 @@ class FrameSource:
     frames: object = ()
     frames_per_second: float = DEFAULT_FRAMES_PER_SECOND
     num_frames: int | None = None
+    live: bool = False
+    path: Path | None = None
     capture: object = None
     stop_reason: str = ""
 
@@ -46,8 +52,10 @@ class FrameSource:
             yield to_bgr(frame)
         self.stop_reason = self.stop_reason or "end of the frames"
 
-    def close(self):
-        """Release the camera or file."""
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
         if self.capture is not None:
             self.capture.release()
 
@@ -87,14 +95,17 @@ def open_source(source):
         pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
         if not pictures:
             raise FileNotFoundError(f"{path} has no pictures ({', '.join(PICTURE_SUFFIXES)})")
-        return FrameSource(path.name, map(read_image, pictures), num_frames=len(pictures))
+        source = FrameSource(path.name, path=path, frames_per_second=1.0, num_frames=len(pictures))
+        source.frames = _pictures(source, pictures)
+        return source
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist: expected the number of a camera, a video, a picture or a "
             "folder of pictures"
         )
     if path.suffix.lower() in PICTURE_SUFFIXES:
-        return FrameSource(path.stem, iter([read_image(path)]), num_frames=1)
+        frames = iter([read_image(path)])
+        return FrameSource(path.stem, frames, path=path, frames_per_second=1.0, num_frames=1)
     return _open_video(path)
 
 
@@ -120,6 +131,19 @@ def to_bgr(frame):
     return cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR)
 
 
+def _pictures(source, paths):
+    unreadable = []
+    for path in paths:
+        try:
+            image = read_image(path)
+        except ValueError:
+            unreadable.append(path.name)
+            continue
+        yield image
+    if unreadable:
+        source.stop_reason = f"end of the pictures; no images: {', '.join(unreadable)}"
+
+
 def _open_camera(number):
     capture = cv2.VideoCapture(number)
     if not capture.isOpened():
@@ -129,7 +153,7 @@ def _open_camera(number):
             "may this program use it (system settings)? Try --source 1, or a video file"
         )
     source = FrameSource(
-        f"camera_{number}", capture=capture, frames_per_second=_claimed_rate(capture)
+        f"camera_{number}", live=True, capture=capture, frames_per_second=_claimed_rate(capture)
     )
     source.frames = _camera_frames(source)
     return source
@@ -158,6 +182,7 @@ def _open_video(path):
     num_frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     source = FrameSource(
         path.stem,
+        path=path,
         capture=capture,
         frames_per_second=_claimed_rate(capture),
         num_frames=num_frames if num_frames > 0 else None,
@@ -173,7 +198,8 @@ def _video_frames(source, frame):
         count += 1
         yield frame
         success, frame = source.capture.read()
-    if source.num_frames and count < source.num_frames:
+    # Containers only estimate their length: a few frames less are no fault.
+    if source.num_frames and count < 0.9 * source.num_frames:
         source.stop_reason = f"the video broke off after {count} of {source.num_frames} frames"
 
 

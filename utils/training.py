@@ -3,7 +3,7 @@
 A finished run is loaded, an interrupted one goes on from its last epoch. The spec of a run that
 is in git trains again under another name, to be laid beside it:
 
-    python -m utils.training emotion_compact --as my_emotion_compact
+    python tasks.py train emotion_compact --as my_emotion_compact
 """
 
 import argparse
@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from tqdm.auto import tqdm
 
 from utils import config
 from utils.data import CLASSES, face_input_for, load_split
@@ -34,8 +35,6 @@ from utils.pipeline import make_dataset
 
 # Below this many images in a run, timing both precisions costs more than the faster one saves.
 IMAGES_WORTH_TIMING = 10_000
-# FER-2013 images have 48 pixels; larger inputs are interpolated from what is stored.
-STORED_SIZE_LIMIT = {"fer2013": 48, "utkface": 200}
 
 
 @dataclass(frozen=True)
@@ -216,20 +215,20 @@ def train(spec):
     FileNotFoundError
         If the data are not prepared.
     """
-    folder = config.output_dir(spec.dataset) / "runs" / spec.name
+    folder = config.runs_dir(spec.dataset) / spec.name
     _claim_folder(folder, spec)
     run = Run(folder, spec)
     if (folder / "metrics.json").is_file():
         print(f"{spec.name}: finished before, loaded from outputs")
         return run
 
-    keras.utils.set_random_seed(spec.seed)
     data = {split: _load(spec, split) for split in ("train", "valid", "test")}
     precision = _decide_precision(folder, spec, len(data["train"][0]))
     print(
         f"{spec.name}: {len(data['train'][0]):,} training images, {spec.epochs} epochs, {precision}"
     )
 
+    keras.utils.set_random_seed(spec.seed)
     model = _build_with_precision(spec, precision)
     _compile(model, spec, steps=spec.epochs * -(-len(data["train"][0]) // spec.batch_size))
     model.fit(
@@ -259,7 +258,7 @@ def train(spec):
         probabilities = trained.predict(_batches(spec, *data[split]), verbose=0)
         metrics[split] = evaluate(data[split][1], probabilities)
         predictions[f"{split}_true"] = data[split][1].astype(np.uint8)
-        predictions[f"{split}_probabilities"] = probabilities.astype(np.float16)
+        predictions[f"{split}_probabilities"] = probabilities
     with replaced_when_done(folder / "predictions.npz") as partial:
         np.savez_compressed(partial, **predictions)
     save_model(trained, spec.contract, folder)
@@ -275,21 +274,10 @@ def train(spec):
         "images_per_second": round(len(data["train"][0]) / float(seconds.median()), 1),
         "versions": _versions(),
     }
-    remove(folder / "snapshots")
-    remove(folder / "precision.json")  # it is in the metrics now
     write_json(folder / "metrics.json", metrics)
+    for leftover in ("backup", "snapshots", "precision.json"):
+        remove(folder / leftover)
     return run
-
-
-def find_runs(dataset):
-    """Finished runs of a data set, sorted by name."""
-    specs = sorted((config.output_dir(dataset) / "runs").glob("*/spec.json"))
-    runs = [Run(path.parent, RunSpec.from_json(read_json(path))) for path in specs]
-    return [
-        run
-        for run in runs
-        if run.spec.dataset == dataset and (run.folder / "metrics.json").is_file()
-    ]
 
 
 def tabulate(runs):
@@ -302,7 +290,8 @@ def tabulate(runs):
     Returns
     -------
     pandas.DataFrame
-        A row for each run, indexed by name; accuracies are those after the last epoch.
+        A row for each run, indexed by name; accuracies are those after the last epoch, images/s
+        are training images by the time of an epoch, in which validation is included.
     """
     rows = [
         {
@@ -334,7 +323,7 @@ def supports_bfloat16():
 
 def _claim_folder(folder, spec):
     path = folder / "spec.json"
-    if not path.is_file():
+    if not path.is_file() or not (folder / "history.csv").is_file():  # nothing trained yet
         write_json(path, asdict(spec))
         return
     stored, asked = read_json(path), json.loads(json.dumps(asdict(spec)))
@@ -351,10 +340,7 @@ def _claim_folder(folder, spec):
 
 
 def _load(spec, split):
-    limit = STORED_SIZE_LIMIT[spec.dataset]
-    stored = replace(
-        spec.contract.face_input, height=min(spec.height, limit), width=min(spec.width, limit)
-    )
+    stored = spec.contract.face_input.stored  # larger inputs are interpolated batch by batch
     images, y_true, _ = load_split(spec.dataset, split, stored, spec.classes, spec.split_name)
     return images, y_true
 
@@ -409,13 +395,18 @@ def _compile(model, spec, steps):
     )
 
 
-class _EpochSeconds(keras.callbacks.Callback):
-    """Adds the wall time of each epoch to the logs, for CSVLogger."""
+class _EpochClock(keras.callbacks.Callback):
+    """Shows the progress of each epoch and adds its wall time to the logs, for CSVLogger."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.perf_counter()
+        self._bar = tqdm(total=self.params["steps"], desc=f"epoch {epoch + 1}", leave=False)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._bar.update()
 
     def on_epoch_end(self, epoch, logs):
+        self._bar.close()
         logs["seconds"] = round(time.perf_counter() - self._start, 2)
 
 
@@ -439,10 +430,13 @@ def _snapshot_path(folder, epoch):
 def _callbacks(folder, spec):
     # The backup comes last: what is logged and kept for an epoch is there before it counts as done.
     return [
-        _EpochSeconds(),
+        _EpochClock(),
         keras.callbacks.CSVLogger(folder / "history.csv", append=True),
         _Snapshots(folder, spec.evaluate_at),
-        keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True),
+        # Kept until the metrics are written: scoring can be interrupted too.
+        keras.callbacks.BackupAndRestore(
+            folder / "backup", double_checkpoint=True, delete_checkpoint=False
+        ),
     ]
 
 
@@ -503,13 +497,14 @@ def _versions():
 def main(arguments=None):
     """Train the spec of a stored run again."""
     parser = argparse.ArgumentParser(
-        prog="python -m utils.training", description="Trains the spec of a stored run again."
+        prog="python tasks.py train", description="Trains the spec of a stored run again."
     )
-    stored = sorted(path.parent.name for path in (config.ROOT / "outputs/runs").glob("*/spec.json"))
+    stored = {path.parent.name: path for path in sorted(config.RUNS_DIR.glob("*/spec.json"))}
     parser.add_argument("run", choices=stored, help="folder below outputs/runs")
     parser.add_argument("--as", dest="name", required=True, help="name of the new run")
     options = parser.parse_args(arguments)
-    spec = RunSpec.from_json(read_json(config.ROOT / "outputs/runs" / options.run / "spec.json"))
+    spec = RunSpec.from_json(read_json(stored[options.run]))
+    print(config.banner(spec.dataset))
     run = train(replace(spec, name=options.name))
     print(json.dumps({split: run.metrics[split] for split in ("valid", "test")}, indent=2))
 

@@ -11,7 +11,14 @@ from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
 from utils import config
-from utils.data import GENDERS, SPLITS, PreparedDataset, load_prepared, save_tables
+from utils.data import (
+    GENDERS,
+    SPLITS,
+    PreparedDataset,
+    is_prepared,
+    load_prepared,
+    save_tables,
+)
 from utils.files import decode_image, replaced_when_done
 
 # In the order of the data set's own numbers.
@@ -54,13 +61,18 @@ def prepare_utk(split_name="default", seed=0):
     FileNotFoundError
         If there are no raw data.
     ValueError
-        If the split is unknown or no usable image was found.
+        If the split is unknown, no usable image was found, or it was drawn with another seed.
     """
     if split_name not in SPLIT_SIZES:
         raise ValueError(f"split_name is {split_name!r}, expected one of {sorted(SPLIT_SIZES)}")
     destination = config.prepared_dir("utkface", split_name)
-    if (destination / "prepared.json").is_file():
-        return load_prepared("utkface", split_name)
+    if is_prepared(destination):
+        prepared = load_prepared("utkface", split_name)
+        if prepared.seed != seed:
+            raise ValueError(
+                f"{destination} was drawn with seed {prepared.seed}, not {seed}: delete it first"
+            )
+        return prepared
 
     source = config.raw_path("utkface")
     labels, left_out = _read_labels(source)
@@ -84,6 +96,7 @@ def prepare_utk(split_name="default", seed=0):
         found=len(labels) + len(left_out),
         labels=labels[["file", "split", "label", "age", "race", "item", "sha256"]],
         left_out=left_out,
+        seed=seed,
     )
     with replaced_when_done(destination) as partial:
         for split in SPLITS:
@@ -162,6 +175,11 @@ def draw_splits(labels, valid_size, test_size, seed):
                 if isinstance(size, tuple)
                 else max(1, round(size * (labels["label"] == gender).sum()))
             )
+            if wanted >= len(of_class):
+                raise ValueError(
+                    f"{len(of_class)} {gender} images without a copy, and {wanted} are wanted for "
+                    f"the {name} split: is this the whole data set?"
+                )
             _, drawn = train_test_split(of_class, test_size=wanted, random_state=seed)
             split[drawn] = name
     return split
