@@ -140,6 +140,7 @@ class _Network:
         self.contract = contract
         signature = tf.TensorSpec((None, *contract.face_input.shape), tf.float32)
         self._call = tf.function(lambda batch: model(batch, training=False), [signature])
+        self._call(tf.zeros((1, *contract.face_input.shape)))  # compiled now, not at the first face
 
     def predict(self, frame, boxes):
         face_input = self.contract.face_input
