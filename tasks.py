@@ -26,7 +26,7 @@ COMMANDS = {
     "run": ["-m", "utils.realtime"],
     "test": ["-m", "pytest"],
     "train": ["-m", "utils.training"],
-    "lab": ["-m", "jupyterlab", "notebooks/01_prepare_fer.ipynb"],
+    "lab": ["-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks/01_prepare_fer.ipynb"],
 }
 
 
