@@ -55,6 +55,7 @@ def plot_history(history, axes=None):
         axis.plot(history.index, history[f"val_{quantity}"], marker=marker, label="validation")
         axis.set(xlabel="epoch", ylabel=quantity)
         axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_xlim(history.index.min() - 0.5, history.index.max() + 0.5)
         axis.grid(alpha=0.3)
         axis.legend()
     axes[1].set_ylim(0, 1)
