@@ -36,5 +36,7 @@ def measure(dataset, colour):
 
 
 if __name__ == "__main__":
-    rows = {name: measure(name, colour) for name, colour in (("fer2013", "grey"), ("utkface", "rgb"))}
+    rows = {
+        name: measure(name, colour) for name, colour in (("fer2013", "grey"), ("utkface", "rgb"))
+    }
     print(pd.DataFrame(rows).T.round(3))

@@ -23,6 +23,7 @@ CROPS = {
     "fer2013": {"crop_scale": 1.03, "crop_shift_down": 0.0, "detail": 48},
     "utkface": {"crop_scale": 0.97, "crop_shift_down": 0.09, "detail": 200},
 }
+LEFT_OUT_COLUMNS = ["item", "reason"]
 NOTEBOOKS = {"fer2013": "01_prepare_fer", "utkface": "02_prepare_utk"}
 
 
@@ -74,6 +75,13 @@ class PreparedDataset:
         table["all"] = table.sum(axis="columns")
         table.loc["all"] = table.sum()
         return table
+
+
+def make_class_folders(folder, dataset):
+    """Make an empty folder for each split and class of `dataset`."""
+    for split in SPLITS:
+        for name in CLASSES[dataset]:
+            (folder / split / name).mkdir(parents=True)
 
 
 def save_tables(prepared, folder):

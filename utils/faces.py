@@ -99,10 +99,10 @@ class FaceClassifier:
     """
 
     def __init__(self, emotion=DEFAULT_EMOTION_MODEL, gender=DEFAULT_GENDER_MODEL):
-        self._emotion = _Network(
-            *(load_pretrained(emotion) if isinstance(emotion, str) else emotion)
+        self._emotion, self._gender = (
+            _Network(*(load_pretrained(model) if isinstance(model, str) else model))
+            for model in (emotion, gender)
         )
-        self._gender = _Network(*(load_pretrained(gender) if isinstance(gender, str) else gender))
 
     def classify(self, frame, boxes):
         """Label the faces in `boxes`.

@@ -16,8 +16,16 @@ from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
 from utils import config
-from utils.data import EMOTIONS, PreparedDataset, is_prepared, load_prepared, save_tables
-from utils.files import decode_image, encode_image, replaced_when_done
+from utils.data import (
+    EMOTIONS,
+    LEFT_OUT_COLUMNS,
+    PreparedDataset,
+    is_prepared,
+    load_prepared,
+    make_class_folders,
+    save_tables,
+)
+from utils.files import IMAGE_SUFFIXES, decode_image, encode_image, replaced_when_done
 
 SIDE = 48
 CODE_TO_EMOTION = {str(code): emotion for code, emotion in enumerate(EMOTIONS)}
@@ -30,8 +38,6 @@ FOLDER_TO_SPLIT = {
     "test": "test",
 }
 OTHER_CLASS_NAMES = {"disgusted": "disgust", "fearful": "fear", "surprised": "surprise"}
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-LEFT_OUT_COLUMNS = ["item", "reason"]
 
 
 def prepare_fer():
@@ -60,9 +66,7 @@ def prepare_fer():
     records = _read_folder(source) if source.is_dir() else _read_csv(source)
     found, labels, left_out = 0, [], []
     with replaced_when_done(destination) as partial:
-        for split in USAGE_TO_SPLIT.values():
-            for emotion in EMOTIONS:
-                (partial / split / emotion).mkdir(parents=True)
+        make_class_folders(partial, "fer2013")
         for item, split, emotion, image, reason in tqdm(records, desc=source.name, leave=False):
             if reason:
                 left_out.append((item, reason))

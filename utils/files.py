@@ -9,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
 
 @contextmanager
 def replaced_when_done(path):

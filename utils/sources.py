@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.files import read_image
+from utils.files import IMAGE_SUFFIXES, read_image
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+PICTURE_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp")
 DEFAULT_FRAMES_PER_SECOND = 25.0
 CAMERA_RETRIES = 10
 CAMERA_RETRY_SECONDS = 0.1

@@ -243,7 +243,6 @@ def train(spec):
     print(f"{spec.name}: scoring ...")
     # A bfloat16 model would be slow on the next machine: what is kept and scored is float32.
     trained = spec.contract.build(**_without_download(spec))
-    trained.set_weights(model.get_weights())
     metrics = {
         "epoch": spec.epochs,
         "at_epoch": {
@@ -368,9 +367,7 @@ def _build_with_precision(spec, precision):
 
 def _without_download(spec):
     """Arguments for a copy whose weights are set at once: it needs no ImageNet weights."""
-    return (
-        {"weights": None} if "weights" in spec.arguments or spec.architecture == "mobilenet" else {}
-    )
+    return {"weights": None} if spec.architecture == "mobilenet" else {}
 
 
 def _compile(model, spec, steps):

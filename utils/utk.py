@@ -13,13 +13,14 @@ from tqdm.auto import tqdm
 from utils import config
 from utils.data import (
     GENDERS,
-    SPLITS,
+    LEFT_OUT_COLUMNS,
     PreparedDataset,
     is_prepared,
     load_prepared,
+    make_class_folders,
     save_tables,
 )
-from utils.files import decode_image, replaced_when_done
+from utils.files import IMAGE_SUFFIXES, decode_image, replaced_when_done
 
 # In the order of the data set's own numbers.
 GENDER_CODES = ("male", "female")
@@ -28,11 +29,9 @@ MAX_AGE = 116  # README of UTKFace: ages from 0 to 116
 
 # Dates have 16 to 18 digits and the tails vary (".jpg.chip.jpg", " .jpg", "jpg.chip.jpg").
 NAME = re.compile(r"^(?P<age>\d{1,3})_(?P<gender>[01])_(?P<race>[0-4])_\d{14,}")
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 # Validation and test sizes: a share of the usable images, or images of (female, male).
 SPLIT_SIZES = {"default": (0.10, 0.10), "report": ((200, 200), (100, 100))}
-LEFT_OUT_COLUMNS = ["item", "reason"]
 
 
 def prepare_utk(split_name="default", seed=0):
@@ -99,9 +98,7 @@ def prepare_utk(split_name="default", seed=0):
         seed=seed,
     )
     with replaced_when_done(destination) as partial:
-        for split in SPLITS:
-            for gender in GENDERS:
-                (partial / split / gender).mkdir(parents=True)
+        make_class_folders(partial, "utkface")
         targets = dict(zip(labels["item"], labels["file"]))
         for item, content in tqdm(_read_files(source), desc=f"copy {source.name}", leave=False):
             if item in targets:
@@ -208,7 +205,7 @@ def _read_labels(source):
         except ValueError as error:
             left_out.append((item, str(error)))
             continue
-        if PurePosixPath(name).suffix.lower() not in SUFFIXES:
+        if PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:
             left_out.append((item, f"file type {PurePosixPath(name).suffix!r}"))
         elif seen[name, digest] > 1:
             left_out.append((item, "the same file again"))
