@@ -4,6 +4,7 @@
     python tasks.py test    run all tests and notebooks on the sample data
     python tasks.py lab     open JupyterLab
     python tasks.py train   train the spec of a stored run again (--help says how)
+    python tasks.py report  one HTML page from all finished runs
 
 The first call makes .venv and installs requirements.txt there (a few minutes, about 2 GB); later
 calls install again only when a list of requirements has changed.
@@ -26,6 +27,7 @@ COMMANDS = {
     "run": ["-m", "utils.realtime"],
     "test": ["-m", "pytest"],
     "train": ["-m", "utils.training"],
+    "report": ["-m", "utils.report"],
     "lab": ["-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks/01_prepare_fer.ipynb"],
 }
 

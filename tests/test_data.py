@@ -1,9 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from utils import config
-from utils.data import FIVE_EMOTIONS, audit, face_input_for, load_prepared, load_split
+from utils.data import (
+    FIVE_EMOTIONS,
+    audit,
+    face_input_for,
+    fingerprint,
+    load_prepared,
+    load_split,
+)
 from utils.fer import prepare_fer
 from utils.files import read_image
 
@@ -76,3 +85,16 @@ def test_audit_against_hand_counts():
         columns=["sha256", "split", "label"],
     )  # fmt: skip
     assert audit(labels).tolist() == [3, 7, 2, 1, 1, 1]
+
+
+def test_fingerprint_depends_on_images_and_labels_alone(prepared_workspace):
+    prepared = load_prepared("fer2013")
+    before = fingerprint(prepared)
+    assert [before[split]["images"] for split in ("train", "valid", "test")] == [36, 14, 15]
+    renamed = prepared.labels.assign(file=prepared.labels["file"] + "x").sample(frac=1)
+    assert fingerprint(replace(prepared, labels=renamed)) == before
+    labels = prepared.labels.copy()
+    index = labels.index[labels["split"] == "test"][0]
+    labels.loc[index, "label"] = "happy" if labels.loc[index, "label"] != "happy" else "sad"
+    after = fingerprint(replace(prepared, labels=labels))
+    assert after["train"] == before["train"] and after["test"] != before["test"]

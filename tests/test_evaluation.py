@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from utils.evaluation import (
-    compare_with_report,
     confusion,
     evaluate,
     per_class,
@@ -51,13 +50,3 @@ def test_nothing_to_score_is_refused():
         evaluate(Y_TRUE, PROBABILITIES[:5])
     with pytest.raises(ValueError, match="at least 1"):
         evaluate(np.array([]), np.empty((0, 3)))
-
-
-def test_rows_beside_the_report():
-    scores = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "n": 100}
-    assert compare_with_report("a", 5, 0.6, scores)["inside"] == "yes"
-    assert compare_with_report("a", 5, 0.61, scores)["inside"] == "no"
-    missing = compare_with_report("a", 5, 0.6, None)
-    assert (missing["report"], missing["ours"], missing["n"], missing["inside"]) == (0.6,) + 3 * (
-        None,
-    )

@@ -20,6 +20,8 @@ GREY, RGB, LARGE = (48, 48, 1), (48, 48, 3), (224, 224, 3)
         ("six_conv", GREY, 7, {}, 2_785_863, 1_152),
         ("six_conv", RGB, 2, {}, 2_788_418, 1_152),
         ("final", GREY, 7, {}, 19_663_239, 3_968),
+        # A normalisation layer has as many trained numbers as others.
+        ("final", GREY, 7, {"batch_normalization": False}, 19_663_239 - 3_968, 0),
         ("final", RGB, 2, TRIAL_2, 9_715_202, 2_048),
         ("final", RGB, 2, TRIAL_3, 4_888_962, 1_280),
         ("mobilenet", LARGE, 7, {"weights": None}, 2_401_799, 834_240),
@@ -67,13 +69,71 @@ def test_mobilenet_is_frozen_up_to_its_ninth_block():
     assert not any(frozen_before)
 
 
-def test_mobilenet_without_network_says_what_to_do(monkeypatch):
+@pytest.fixture
+def source_of_weights():
+    keras.utils.set_random_seed(7)
+    return keras.applications.MobileNet(include_top=False, pooling="avg", weights=None)
+
+
+def check_weights(model, source):
+    for layer in (layer for layer in source.layers if layer.weights):
+        for expected, got in zip(layer.get_weights(), model.get_layer(layer.name).get_weights()):
+            same = np.array_equal(expected, got)
+            assert same == (layer.name != "conv_pw_13"), layer.name
+
+
+def test_mobilenet_reads_a_file_of_imagenet_weights(source_of_weights, workspace):
+    arrays = {
+        # Older Keras called a depthwise kernel depthwise_kernel.
+        f"{layer.name}__{'depthwise_' * ('conv_dw' in layer.name)}{weight.name}": weight.numpy()
+        for layer in source_of_weights.layers
+        for weight in layer.weights
+        if layer.name != "conv_pw_13"
+    }
+    np.savez(config.imagenet_path(), **arrays)
+    keras.utils.set_random_seed(1)
+    model = BUILDERS["mobilenet"](RGB, 7, random_layers=["conv_pw_13"])
+    check_weights(model, source_of_weights)
+    with pytest.raises(ValueError, match=r"no weights for \['conv_pw_13'\]"):
+        BUILDERS["mobilenet"](RGB, 7)
+
+
+def test_mobilenet_takes_downloaded_weights(source_of_weights, workspace, monkeypatch):
+    build = keras.applications.MobileNet
+
+    def downloaded(**arguments):
+        return source_of_weights if arguments["weights"] == "imagenet" else build(**arguments)
+
+    monkeypatch.setattr(keras.applications, "MobileNet", downloaded)
+    keras.utils.set_random_seed(1)
+    model = BUILDERS["mobilenet"](RGB, 7, random_layers=["conv_pw_13"])
+    check_weights(model, source_of_weights)
+
+
+def test_mobilenet_without_network_says_what_to_do(workspace, monkeypatch):
+    build = keras.applications.MobileNet
+
     def no_network(**arguments):
+        if arguments["weights"] is None:
+            return build(**arguments)
         raise Exception("URL fetch failure on https://example.org: None -- unreachable")
 
     monkeypatch.setattr(keras.applications, "MobileNet", no_network)
     with pytest.raises(ConnectionError, match="weights=None"):
         BUILDERS["mobilenet"](LARGE, 7)
+
+
+def test_a_split_network_computes_the_same():
+    model = BUILDERS["mobilenet"](RGB, 7, weights=None)
+    frozen, trained_part = models.split_frozen(model)
+    images = np.random.default_rng(0).integers(0, 256, (3, *RGB)).astype(np.float32)
+    features = frozen(images)
+    np.testing.assert_allclose(trained_part(features), model(images), rtol=1e-5)
+    assert not frozen.trainable_weights
+    pairs = zip(trained_part.trainable_weights, model.trainable_weights, strict=True)
+    assert all(ours is theirs for ours, theirs in pairs)
+    small = BUILDERS["compact"](GREY, 7, widths=[8])
+    assert models.split_frozen(small) == (None, small)
 
 
 def test_scaling_is_inside_the_models():

@@ -4,6 +4,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from utils import config, training
 from utils.data import face_input_for, load_split
@@ -13,6 +14,7 @@ from utils.training import RunSpec, tabulate, train
 SMALL = RunSpec(
     "small", "fer2013", "compact", epochs=3, arguments={"widths": [8, 16]}, batch_size=16
 )
+ONE_DEVICE = tf.distribute.get_strategy()
 GREY = face_input_for("fer2013", 48, 48, "grey")
 
 
@@ -35,6 +37,7 @@ def test_a_finished_run_is_whole_and_is_loaded_again(prepared_workspace, monkeyp
     metrics = run.metrics
     assert metrics["valid"]["n"] == 14 and metrics["test"]["n"] == 15
     assert metrics["train_images"] == 36 and metrics["precision"] == "float32"
+    assert metrics["devices"] == 1 and metrics["data"]["test"]["images"] == 15
     assert metrics["wall_seconds"] > 0 and metrics["versions"]["keras"] == keras.__version__
 
     # Keras scored epoch 1 by itself: the snapshot must be that network.
@@ -115,6 +118,44 @@ def test_a_run_interrupted_while_it_is_scored_trains_no_epoch_again(
     assert run.metrics["valid"]["accuracy"] == pytest.approx(run.history["val_accuracy"][2])
 
 
+def write_weights_that_keep_the_scale():
+    """He-normal kernels as ImageNet weights: Keras' own would fade to 0 over the frozen layers."""
+    source = keras.applications.MobileNet(include_top=False, pooling="avg", weights=None)
+    noise = np.random.default_rng(0)
+    arrays = {}
+    for layer in source.layers:
+        for weight in layer.weights:
+            value = weight.numpy()
+            if weight.name == "kernel":
+                inputs = 9 if "dw" in layer.name else np.prod(value.shape[:3])
+                value = noise.normal(0, np.sqrt(2 / inputs), value.shape).astype(np.float32)
+            arrays[f"{layer.name}__{weight.name}"] = value
+    np.savez(config.imagenet_path(), **arrays)
+
+
+def test_frozen_layers_computed_once_train_as_computed_each_time(prepared_workspace, monkeypatch):
+    write_weights_that_keep_the_scale()
+    spec = RunSpec(
+        "once", "fer2013", "mobilenet", 2, colour="rgb", batch_size=16,
+        augmentation="none", optimizer="sgd", learning_rate=1e-4, evaluate_at=(1,),
+    )  # fmt: skip
+    once = train(spec)
+    assert not list(once.folder.glob("features*"))
+    calls = []
+    monkeypatch.setattr(training, "split_frozen", lambda model: calls.append(1) or (None, model))
+    each_time = train(replace(spec, name="each_time"))
+    assert calls
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose(once.history[name], each_time.history[name], rtol=2e-2)
+    for epoch in (1, 2):
+        logged = once.history["val_accuracy"][epoch]
+        assert once.scores(epoch, "valid")["accuracy"] == pytest.approx(logged, abs=1e-6)
+    weights = [run.load_model().get_weights() for run in (once, each_time)]
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+    assert once.history["loss"].nunique() == 2, "nothing was learned, so nothing was compared"
+
+
 def test_another_spec_of_the_same_name_is_refused(workspace):
     training._claim_folder(workspace, replace(SMALL, epochs=9))
     training._claim_folder(workspace, SMALL)  # nothing was trained yet
@@ -136,14 +177,16 @@ def test_the_faster_precision_is_taken_once(prepared_workspace, monkeypatch, tmp
     seconds = {"float32": 2.0, "bfloat16": 1.0}
     monkeypatch.setattr(training, "_time_steps", lambda spec, name: seconds[name])
     monkeypatch.setattr(training, "supports_bfloat16", lambda: True)
-    assert training._decide_precision(tmp_path, SMALL, 1_000_000) == "bfloat16"
+    assert training._decide_precision(tmp_path, SMALL, 1_000_000, ONE_DEVICE) == "bfloat16"
     seconds["bfloat16"] = 3.0
-    assert training._decide_precision(tmp_path, SMALL, 1_000_000) == "bfloat16", "run goes on"
+    assert training._decide_precision(tmp_path, SMALL, 1_000_000, ONE_DEVICE) == "bfloat16", (
+        "run goes on"
+    )
     (tmp_path / "precision.json").unlink()
-    assert training._decide_precision(tmp_path, SMALL, 1_000_000) == "float32"
+    assert training._decide_precision(tmp_path, SMALL, 1_000_000, ONE_DEVICE) == "float32"
     (tmp_path / "precision.json").unlink()
     seconds.clear()  # a short run is not worth the timing
-    assert training._decide_precision(tmp_path, SMALL, 100) == "float32"
+    assert training._decide_precision(tmp_path, SMALL, 100, ONE_DEVICE) == "float32"
 
 
 def test_default_recipe_is_the_report_s(prepared_workspace):

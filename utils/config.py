@@ -17,6 +17,7 @@ SAMPLE_DIR = ROOT / "data" / "sample"
 SAMPLE_CLIP = SAMPLE_DIR / "clip.mp4"
 PRETRAINED_DIR = ROOT / "outputs" / "pretrained"
 RUNS_DIR = ROOT / "outputs" / "runs"
+REPORTS_DIR = ROOT / "outputs" / "reports"
 REALTIME_DIR = ROOT / "outputs" / "realtime"
 
 # File or folder names under raw/, in the order in which they are preferred. train.csv is the
@@ -104,6 +105,11 @@ def raw_path(dataset):
             f"{', '.join(RAW_NAMES[dataset])}; {WHERE_TO_GET}"
         )
     return candidates[0]
+
+
+def imagenet_path():
+    """Where a copy of MobileNet's ImageNet weights is looked for before they are downloaded."""
+    return _full_data_dir() / "raw" / "mobilenet_imagenet.npz"
 
 
 def prepared_dir(dataset, split_name="default"):

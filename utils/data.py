@@ -1,5 +1,6 @@
 """Prepared class folders: their counts, their audit, and their images as arrays."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,6 +205,25 @@ def load_split(dataset, split, face_input, class_names=None, split_name="default
     for index, path in enumerate(tqdm(files, desc=f"decode {dataset} {split}", leave=False)):
         images[index] = prepare_face(read_image(path, flags), face_input)
     return images, y_true, files
+
+
+def fingerprint(prepared):
+    """What a number rests on: images and a checksum of each split.
+
+    Returns
+    -------
+    dict
+        For each split, ``images`` and ``sha256`` of the sorted labels and image checksums: two
+        people whose checksums agree have the same images with the same labels.
+    """
+    lines = prepared.labels["label"] + " " + prepared.labels["sha256"]
+    return {
+        split: {
+            "images": len(group),
+            "sha256": hashlib.sha256("\n".join(sorted(group)).encode()).hexdigest(),
+        }
+        for split, group in lines.groupby(prepared.labels["split"])
+    }
 
 
 def audit(labels):

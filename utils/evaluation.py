@@ -85,37 +85,3 @@ def per_class(y_true, probabilities, class_names):
     table = pd.DataFrame({name: report[name] for name in class_names}).T
     table["support"] = table["support"].astype(int)
     return table.rename(columns={"f1-score": "F1", "support": "n"})
-
-
-def compare_with_report(trial, epochs, report, scores):
-    """One row of a table that lays a run beside the report.
-
-    Parameters
-    ----------
-    trial : str
-    epochs : int
-    report : float
-        Test accuracy that the report gives.
-    scores : dict or None
-        Of `evaluate`; None where no such run was made.
-
-    Returns
-    -------
-    dict
-        trial, epochs, report, ours, low, high, n, and whether the report's figure is inside the
-        95 % interval of ours; None where there is no run.
-    """
-    scores = scores or dict.fromkeys(("accuracy", "low", "high", "n"))
-    inside = None
-    if scores["n"]:
-        inside = "yes" if scores["low"] <= report <= scores["high"] else "no"
-    return {
-        "trial": trial,
-        "epochs": epochs,
-        "report": report,
-        "ours": scores["accuracy"],
-        "low": scores["low"],
-        "high": scores["high"],
-        "n": scores["n"],
-        "inside": inside,
-    }

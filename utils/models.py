@@ -71,6 +71,7 @@ def build_final_cnn(
     dense_dropout=(0.5, 0.5, 0.5),
     conv_dropout=0.1,
     l2=1e-4,
+    batch_normalization=True,
 ):
     """The report's finalised network: three convolutions, three regularised dense layers.
 
@@ -89,6 +90,8 @@ def build_final_cnn(
         Dropout rate after the third convolution.
     l2 : float
         Weight penalty of the dense layers.
+    batch_normalization : bool
+        False leaves these layers out, to see what they are for.
 
     Returns
     -------
@@ -105,25 +108,28 @@ def build_final_cnn(
             f"dense_units has {len(dense_units)} entries and dense_dropout {len(dense_dropout)}, "
             "expected one rate for each layer"
         )
+
+    def normalise(x):
+        return layers.BatchNormalization()(x) if batch_normalization else x
+
     inputs = keras.Input(input_shape)
     x = layers.Rescaling(1 / 255)(inputs)
     x = layers.Conv2D(32, 5, padding="same", activation="relu")(x)
     x = layers.Conv2D(64, 5, padding="same", activation="relu")(x)
-    x = layers.BatchNormalization()(x)
-    x = layers.MaxPooling2D()(x)
+    x = layers.MaxPooling2D()(normalise(x))
     x = layers.Conv2D(128, 3, padding="same", activation="relu")(x)
     x = layers.Dropout(conv_dropout)(x)
-    x = layers.BatchNormalization()(x)
-    x = layers.MaxPooling2D()(x)
+    x = layers.MaxPooling2D()(normalise(x))
     x = layers.Flatten()(x)
     for units, rate in zip(dense_units, dense_dropout):
         x = layers.Dense(units, activation="relu", kernel_regularizer=regularizers.L2(l2))(x)
-        x = layers.BatchNormalization()(x)
-        x = layers.Dropout(rate)(x)
+        x = layers.Dropout(rate)(normalise(x))
     return keras.Model(inputs, _softmax(x, num_classes), name="final_cnn")
 
 
-def build_mobilenet(input_shape, num_classes, first_trainable="conv_pw_9", weights="imagenet"):
+def build_mobilenet(
+    input_shape, num_classes, first_trainable="conv_pw_9", weights="imagenet", random_layers=()
+):
     """MobileNet with a new head on its global average, all but the last blocks frozen.
 
     Source: report, "Model 2"; Howard et al. 2017, arXiv:1704.04861. The report's text says "the
@@ -138,7 +144,11 @@ def build_mobilenet(input_shape, num_classes, first_trainable="conv_pw_9", weigh
     first_trainable : str
         Name of the first layer that is trained; layers before it are frozen.
     weights : {"imagenet"} or None
-        None starts at random. ImageNet weights (17 MB) are downloaded at first use.
+        None starts at random. ImageNet weights (17 MB) are read from
+        ``data/raw/mobilenet_imagenet.npz`` (keys ``layer__variable``) where that file is, and
+        downloaded otherwise.
+    random_layers : sequence of str
+        Layers that start at random all the same.
 
     Returns
     -------
@@ -148,21 +158,17 @@ def build_mobilenet(input_shape, num_classes, first_trainable="conv_pw_9", weigh
     Raises
     ------
     ConnectionError
-        If the ImageNet weights are neither in Keras' cache nor to be downloaded.
+        If the ImageNet weights are neither at hand nor to be downloaded.
+    ValueError
+        If the file of weights lacks a layer that is not among `random_layers`.
     """
     inputs = keras.Input(input_shape)
     x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
-    try:
-        base = keras.applications.MobileNet(
-            input_tensor=x, include_top=False, pooling="avg", weights=weights
-        )
-    except Exception as error:  # Keras raises the bare class when a download fails
-        if "URL fetch failure" not in str(error):
-            raise
-        raise ConnectionError(
-            "MobileNet's ImageNet weights could not be downloaded: connect this machine once, or "
-            "pass weights=None and say that the network started at random"
-        ) from error
+    base = keras.applications.MobileNet(
+        input_tensor=x, include_top=False, pooling="avg", weights=None
+    )
+    if weights == "imagenet":
+        _set_imagenet_weights(base, random_layers)
     names = [layer.name for layer in base.layers]
     for layer in base.layers[: names.index(first_trainable)]:
         layer.trainable = False
@@ -243,6 +249,43 @@ def _residual_block(x, width, strides):
     return layers.Activation("relu")(layers.Add()([x, shortcut]))
 
 
+def _set_imagenet_weights(base, random_layers):
+    wanted = [x for x in base.layers if x.weights and x.name not in random_layers]
+    path = config.imagenet_path()
+    if path.is_file():
+        with np.load(path) as stored:
+            keys = {
+                (layer.name, weight.name): [
+                    # Of older Keras, a depthwise kernel is called depthwise_kernel.
+                    key
+                    for key in stored.files
+                    if key.startswith(f"{layer.name}__") and key.endswith(weight.name)
+                ]
+                for layer in wanted
+                for weight in layer.weights
+            }
+            missing = sorted({name for (name, _), found in keys.items() if not found})
+            if missing:
+                raise ValueError(
+                    f"{path} has no weights for {missing}: name these layers in random_layers, or "
+                    "move the file away to have the weights downloaded"
+                )
+            for layer in wanted:
+                layer.set_weights([stored[keys[layer.name, x.name][0]] for x in layer.weights])
+        return
+    try:
+        source = keras.applications.MobileNet(include_top=False, pooling="avg", weights="imagenet")
+    except Exception as error:  # Keras raises the bare class when a download fails
+        if "URL fetch failure" not in str(error):
+            raise
+        raise ConnectionError(
+            "MobileNet's ImageNet weights could not be downloaded: connect this machine once, or "
+            "pass weights=None and say that the network started at random"
+        ) from error
+    for layer in wanted:
+        layer.set_weights(source.get_layer(layer.name).get_weights())
+
+
 def _softmax(x, num_classes):
     logits = layers.Dense(num_classes)(x)
     return layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
@@ -276,6 +319,32 @@ def count_parameters(model):
         sum(int(np.prod(weight.shape)) for weight in weights)
         for weights in (model.trainable_weights, model.non_trainable_weights)
     )
+
+
+def split_frozen(model):
+    """Split a network whose first layers are frozen, to compute their outputs only once.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A chain of layers.
+
+    Returns
+    -------
+    frozen : keras.Model or None
+        The layers before the first trained one; None where nothing at the start is frozen.
+    trained : keras.Model
+        The other layers, shared with `model`: training them trains `model`.
+    """
+    weighted = [layer for layer in model.layers if layer.weights]
+    first = next(layer for layer in weighted if layer.trainable)
+    if first is weighted[0]:
+        return None, model
+    frozen = keras.Model(model.input, first.input)
+    outputs = inputs = keras.Input(first.input.shape[1:], dtype=first.input.dtype)
+    for layer in model.layers[model.layers.index(first) :]:
+        outputs = layer(outputs)
+    return frozen, keras.Model(inputs, outputs)
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ def make_dataset(
     Parameters
     ----------
     images : numpy.ndarray, uint8, 0..255, (n, height, width, channels)
+        Or features of frozen layers, float16, of the same axes. A `numpy.memmap` stays on disk.
     y_true : numpy.ndarray, int, (n,)
     num_classes : int
     batch_size : int
@@ -108,8 +109,9 @@ def make_dataset(
     tf.data.Dataset
         of float32 images in 0..255 and float32 one-hot labels.
     """
-    one_hot = keras.utils.to_categorical(y_true, num_classes)
-    one_hot, stored = tf.constant(one_hot), tf.constant(images)
+    one_hot = tf.constant(keras.utils.to_categorical(y_true, num_classes))
+    on_disk = isinstance(images, np.memmap)
+    stored = None if on_disk else tf.constant(images)
     # Numbers are shuffled, not images: a buffer of all images would need their memory once more.
     dataset = tf.data.Dataset.range(len(images))
     if shuffle_seed is not None:
@@ -117,7 +119,12 @@ def make_dataset(
     changes = build_augmentation(augmentation, shuffle_seed)
 
     def transform(indices):
-        batch = tf.cast(tf.gather(stored, indices), tf.float32)
+        if on_disk:
+            batch = tf.numpy_function(lambda chosen: images[chosen], [indices], images.dtype)
+            batch.set_shape((None, *images.shape[1:]))
+        else:
+            batch = tf.gather(stored, indices)
+        batch = tf.cast(batch, tf.float32)
         for change in changes:
             batch = change(batch, training=True)
         if images.shape[1:3] != tuple(input_size):

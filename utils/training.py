@@ -22,7 +22,14 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from utils import config
-from utils.data import CLASSES, face_input_for, load_split
+from utils.data import CLASSES, face_input_for, fingerprint, load_prepared, load_split
+from utils.distribution import (
+    SharedModel,
+    check_last_batch,
+    choose_strategy,
+    is_chief,
+    wait_for_all,
+)
 from utils.evaluation import evaluate
 from utils.files import read_json, remove, replaced_when_done, write_json
 from utils.models import (
@@ -30,7 +37,9 @@ from utils.models import (
     count_parameters,
     load_architecture_and_weights,
     save_model,
+    split_frozen,
 )
+from utils.normalization import adapt_normalization
 from utils.pipeline import make_dataset
 
 # Below this many images in a run, timing both precisions costs more than the faster one saves.
@@ -198,7 +207,8 @@ class Run:
 def train(spec):
     """Train a network, go on with an interrupted run, or load a finished one.
 
-    Taught in notebooks 03 and 04.
+    Several GPUs or machines share each batch, see `utils.distribution`; machines share the
+    project folder as well, and the first of them writes the run. Taught in notebooks 03 and 04.
 
     Parameters
     ----------
@@ -211,48 +221,61 @@ def train(spec):
     Raises
     ------
     ValueError
-        If the folder of that name belongs to another spec, with the fields that differ.
+        If the folder of that name belongs to another spec, with the fields that differ, or a
+        batch cannot be shared.
     FileNotFoundError
         If the data are not prepared.
     """
+    strategy = choose_strategy()
     folder = config.runs_dir(spec.dataset) / spec.name
-    _claim_folder(folder, spec)
+    if is_chief():
+        _claim_folder(folder, spec)
     run = Run(folder, spec)
     if (folder / "metrics.json").is_file():
         print(f"{spec.name}: finished before, loaded from outputs")
         return run
 
     data = {split: _load(spec, split) for split in ("train", "valid", "test")}
-    precision = _decide_precision(folder, spec, len(data["train"][0]))
-    print(
-        f"{spec.name}: {len(data['train'][0]):,} training images, {spec.epochs} epochs, {precision}"
-    )
+    num_images = len(data["train"][0])
+    check_last_batch(num_images, spec.batch_size, strategy)
+    check_last_batch(len(data["valid"][0]), spec.evaluation_batch_size, strategy)
+    precision = _decide_precision(folder, spec, num_images, strategy)
+    print(f"{spec.name}: {num_images:,} training images, {spec.epochs} epochs, {precision}")
 
     keras.utils.set_random_seed(spec.seed)
-    model = _build_with_precision(spec, precision)
-    _compile(model, spec, steps=spec.epochs * -(-len(data["train"][0]) // spec.batch_size))
-    model.fit(
-        _batches(spec, *data["train"], training=True),
-        validation_data=_batches(spec, *data["valid"]),
+    with strategy.scope():
+        model = _build_with_precision(spec, precision)
+        model = adapt_normalization(model, strategy.num_replicas_in_sync)
+        if strategy.num_replicas_in_sync > 1:
+            model = SharedModel(model.inputs, model.outputs)
+            trained_part, features = model, data
+        else:
+            trained_part, features = _without_frozen(model, folder, spec, data)
+        _compile(trained_part, spec, steps=spec.epochs * -(-num_images // spec.batch_size))
+    trained_part.fit(
+        _batches(spec, *features["train"], training=True),
+        validation_data=_batches(spec, *features["valid"]),
         epochs=spec.epochs,
         shuffle=False,  # the data set shuffles
-        verbose=2,
+        verbose=2 if is_chief() else 0,
         callbacks=_callbacks(folder, spec),
     )
+    if is_chief():
+        _score(folder, spec, model, trained_part, data, precision, strategy)
+        # metrics.json says that the run is finished: it was the last file of the run to be written.
+        for leftover in ("backup", "snapshots", "precision.json", *map(_feature_file, data)):
+            remove(folder / leftover)
+    wait_for_all(strategy)
+    return run
 
+
+def _score(folder, spec, model, trained_part, data, precision, strategy):
+    """Write predictions, weights and, last, metrics."""
     print(f"{spec.name}: scoring ...")
     # A bfloat16 model would be slow on the next machine: what is kept and scored is float32.
     trained = spec.contract.build(**_without_download(spec))
-    metrics = {
-        "epoch": spec.epochs,
-        "at_epoch": {
-            str(epoch): _score_snapshot(trained, folder, spec, epoch, data)
-            for epoch in spec.evaluate_at
-            if epoch < spec.epochs
-        },
-    }
     trained.set_weights(model.get_weights())
-    predictions = {}
+    metrics, predictions = {"epoch": spec.epochs}, {}
     for split in ("valid", "test"):
         probabilities = trained.predict(_batches(spec, *data[split]), verbose=0)
         metrics[split] = evaluate(data[split][1], probabilities)
@@ -262,21 +285,53 @@ def train(spec):
         np.savez_compressed(partial, **predictions)
     save_model(trained, spec.contract, folder)
 
-    seconds = run.history["seconds"]
+    metrics["at_epoch"] = {}
+    for epoch in sorted(set(spec.evaluate_at) - {spec.epochs}):
+        trained_part.load_weights(_snapshot_path(folder, epoch))
+        trained.set_weights(model.get_weights())
+        metrics["at_epoch"][str(epoch)] = {
+            split: evaluate(
+                data[split][1], trained.predict(_batches(spec, *data[split]), verbose=0)
+            )
+            for split in ("valid", "test")
+        }
+
+    seconds = Run(folder, spec).history["seconds"]
+    num_images = len(data["train"][0])
     trainable, frozen = count_parameters(trained)
     metrics |= {
-        "train_images": len(data["train"][0]),
+        "train_images": num_images,
         "trainable_parameters": trainable,
         "non_trainable_parameters": frozen,
         "precision": precision,
+        "devices": strategy.num_replicas_in_sync,
         "wall_seconds": round(float(seconds.sum()), 1),
-        "images_per_second": round(len(data["train"][0]) / float(seconds.median()), 1),
+        "images_per_second": round(num_images / float(seconds.median()), 1),
+        "data": fingerprint(load_prepared(spec.dataset, spec.split_name)),
         "versions": _versions(),
     }
     write_json(folder / "metrics.json", metrics)
-    for leftover in ("backup", "snapshots", "precision.json"):
-        remove(folder / leftover)
-    return run
+
+
+def load_runs(folder):
+    """Read what runs are below a folder.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        ``outputs/runs/`` or somebody else's.
+
+    Returns
+    -------
+    finished, unfinished : dict of str to Run
+        By name.
+    """
+    finished, unfinished = {}, {}
+    for path in sorted(folder.glob("*/spec.json")):
+        run = Run(path.parent, RunSpec.from_json(read_json(path)))
+        done = (path.parent / "metrics.json").is_file()
+        (finished if done else unfinished)[run.spec.name] = run
+    return finished, unfinished
 
 
 def tabulate(runs):
@@ -303,7 +358,7 @@ def tabulate(runs):
             "macro F1": metrics["test"]["macro_f1"],
             "images/s": metrics["images_per_second"],
             "minutes": metrics["wall_seconds"] / 60,
-            "precision": metrics["precision"],
+            "computed in": metrics["precision"],
         }
         for run in runs
         for metrics in [run.metrics]
@@ -350,10 +405,45 @@ def _batches(spec, images, y_true, training=False):
         y_true,
         num_classes=len(spec.classes),
         batch_size=spec.batch_size if training else spec.evaluation_batch_size,
-        input_size=(spec.height, spec.width),
+        # Features of frozen layers have the size that they have.
+        input_size=images.shape[1:3] if images.dtype == np.float16 else (spec.height, spec.width),
         augmentation=spec.augmentation if training else "none",
         shuffle_seed=spec.seed if training else None,
     )
+
+
+def _without_frozen(model, folder, spec, data):
+    """The part of the model that is trained, and what it gets of each split.
+
+    The outputs of frozen layers are the same in each epoch, unless the images change.
+    """
+    frozen, trained_part = split_frozen(model)
+    if frozen is None or spec.augmentation != "none":
+        return model, data
+    return trained_part, {
+        split: (_features(frozen, folder, spec, split, *data[split]), data[split][1])
+        for split in ("train", "valid")
+    }
+
+
+def _features(frozen, folder, spec, split, images, y_true):
+    path = folder / _feature_file(split)
+    if not path.is_file():
+        batches = _batches(spec, images, y_true)
+        with replaced_when_done(path) as partial:
+            features = np.lib.format.open_memmap(
+                partial, "w+", np.float16, (len(images), *frozen.output_shape[1:])
+            )
+            start = 0
+            for batch, _ in tqdm(batches, desc=f"frozen layers, {split}", leave=False):
+                features[start : start + len(batch)] = frozen.predict_on_batch(batch)
+                start += len(batch)
+            features.flush()
+    return np.load(path, mmap_mode="r")
+
+
+def _feature_file(split):
+    return f"features_{split}.npy"
 
 
 def _build_with_precision(spec, precision):
@@ -424,29 +514,33 @@ def _snapshot_path(folder, epoch):
     return folder / "snapshots" / f"epoch_{epoch}.weights.h5"
 
 
+class _Restore(keras.callbacks.BackupAndRestore):
+    """Goes on from the backup that another machine writes."""
+
+    def _save_model(self):
+        pass
+
+
 def _callbacks(folder, spec):
+    # Kept until the metrics are written: scoring can be interrupted too.
+    backup = {
+        "backup_dir": folder / "backup", "double_checkpoint": True, "delete_checkpoint": False,
+    }  # fmt: skip
+    if not is_chief():
+        return [_Restore(**backup)]
     # The backup comes last: what is logged and kept for an epoch is there before it counts as done.
     return [
         _EpochClock(),
         keras.callbacks.CSVLogger(folder / "history.csv", append=True),
         _Snapshots(folder, spec.evaluate_at),
-        # Kept until the metrics are written: scoring can be interrupted too.
-        keras.callbacks.BackupAndRestore(
-            folder / "backup", double_checkpoint=True, delete_checkpoint=False
-        ),
+        keras.callbacks.BackupAndRestore(**backup),
     ]
 
 
-def _score_snapshot(model, folder, spec, epoch, data):
-    model.load_weights(_snapshot_path(folder, epoch))
-    return {
-        split: evaluate(data[split][1], model.predict(_batches(spec, *data[split]), verbose=0))
-        for split in ("valid", "test")
-    }
-
-
-def _decide_precision(folder, spec, num_images):
+def _decide_precision(folder, spec, num_images, strategy):
     """The spec's precision, or the measured one; an interrupted run keeps what it began with."""
+    if strategy.num_replicas_in_sync > 1:  # each machine would measure for itself
+        return "float32" if spec.precision == "auto" else spec.precision
     decided = folder / "precision.json"
     if decided.is_file():
         return read_json(decided)
@@ -465,7 +559,7 @@ def _decide_precision(folder, spec, num_images):
 
 def _time_steps(spec, precision, steps=3):
     """Seconds for a few training steps on noise, after one that compiles."""
-    model = _build_with_precision(spec, precision)
+    model = adapt_normalization(_build_with_precision(spec, precision), num_devices=1)
     _compile(model, spec, steps=100)
     noise = np.random.default_rng(0)
     images = noise.integers(0, 256, (spec.batch_size, *model.input_shape[1:])).astype(np.float32)

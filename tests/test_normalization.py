@@ -1,0 +1,62 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from utils.models import BUILDERS
+from utils.normalization import FusedBatchNormalization, adapt_normalization
+
+IMAGES = np.random.default_rng(0).normal(3, 2, (6, 5, 4, 3)).astype(np.float32)
+
+
+def step(layer, images, training=True):
+    """Outputs, gradients and weights after one call."""
+    images = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        outputs = layer(images, training=training)
+        loss = tf.reduce_sum(outputs**3)
+    gradients = tape.gradient(loss, [images, *layer.trainable_variables])
+    return [outputs, *gradients, *layer.get_weights()]
+
+
+@pytest.mark.parametrize(
+    "shape, training, trainable",
+    [
+        ((6, 5, 4, 3), True, True),
+        ((6, 5, 4, 3), False, True),
+        ((6, 5, 4, 3), True, False),
+        ((120, 3), True, True),
+    ],
+)
+def test_results_are_those_of_keras(shape, training, trainable):
+    layers = []
+    for kind in (keras.layers.BatchNormalization, FusedBatchNormalization):
+        layer = kind(trainable=trainable)
+        layer.build(shape)
+        layer.set_weights(
+            [np.array(v, "float32") for v in ([1, 2, 3], [0, 1, 0], [2] * 3, [5] * 3)]
+        )
+        layers.append(layer)
+    images = IMAGES.reshape(shape)
+    for expected, got in zip(*(step(layer, images, training) for layer in layers)):
+        np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-4)
+
+
+def test_moving_statistics_against_numpy():
+    layer = FusedBatchNormalization(momentum=0.9)
+    layer(IMAGES, training=True)
+    _, _, mean, variance = layer.get_weights()
+    np.testing.assert_allclose(mean, 0.1 * IMAGES.mean(axis=(0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(variance, 0.9 + 0.1 * IMAGES.var(axis=(0, 1, 2)), rtol=1e-5)
+
+
+def test_a_model_keeps_its_weights_and_what_is_frozen():
+    model = BUILDERS["mobilenet"]((64, 64, 3), 7, weights=None)
+    fused = adapt_normalization(model, 1)
+    for before, after in zip(model.get_weights(), fused.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    frozen = [[x.trainable for x in each.layers if x.weights] for each in (model, fused)]
+    assert frozen[0] == frozen[1] and set(frozen[0]) == {True, False}
+    kinds = {type(x) for x in fused.layers}
+    assert FusedBatchNormalization in kinds and keras.layers.BatchNormalization not in kinds

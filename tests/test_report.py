@@ -1,0 +1,57 @@
+import json
+
+import pytest
+
+from utils import report
+from utils.report import build_report
+from utils.training import RunSpec, load_runs, train
+
+
+@pytest.fixture
+def runs_dir(prepared_workspace):
+    train(RunSpec("emotion_final", "fer2013", "compact", 2, {"widths": [8]}, batch_size=16))
+    begun = prepared_workspace / "outputs" / "runs" / "begun"
+    begun.mkdir()
+    spec = json.loads((begun.parent / "emotion_final" / "spec.json").read_text())
+    (begun / "spec.json").write_text(json.dumps({**spec, "name": "<i>begun</i>", "epochs": 7}))
+    return begun.parent
+
+
+def test_the_page_has_what_is_there_and_says_what_is_missing(runs_dir):
+    page = build_report(runs_dir, "Anna & Ben")
+    assert "<h1>Anna &amp; Ben</h1>" in page
+    assert "SAMPLE DATA" in page
+    run = load_runs(runs_dir)[0]["emotion_final"]
+    assert f"Test: {run.metrics['test']['correct']} of 15 right" in page
+    for split in ("train", "valid", "test"):
+        checksum = run.metrics["data"][split]["sha256"][:12]
+        assert page.count(checksum) == 2, "in the run and on this machine"
+    assert "&lt;i&gt;begun&lt;/i&gt;: unfinished, 0 of 7 epochs" in page
+    assert "Linux" in page or "Windows" in page or "Darwin" in page
+    assert page.count('src="data:image/png;base64,') == 1
+    assert "http" not in page, "the page needs no other file"
+    six_conv = page[page.index("six convolutions") :]
+    assert six_conv[: six_conv.index("</tr>")].count(report.MISSING_HTML) == 8
+
+
+def test_a_run_without_predictions_is_shown_as_far_as_it_goes(runs_dir):
+    (runs_dir / "emotion_final" / "predictions.npz").unlink()
+    page = build_report(runs_dir, "x")
+    assert "missing (no predictions.npz)" in page and "Last epoch" in page
+
+
+def test_no_runs_make_a_page_of_missing_things(workspace):
+    (workspace / "outputs" / "runs").mkdir(parents=True)
+    page = build_report(workspace / "outputs" / "runs", "empty")
+    assert "No finished run" in page and page.count(report.MISSING_HTML) > 50
+
+
+def test_the_command_writes_the_page_and_refuses_a_wrong_folder(runs_dir, tmp_path, capsys):
+    output = tmp_path / "pages" / "anna.html"
+    report.main(["--runs", str(runs_dir), "--output", str(output), "--title", "Anna"])
+    assert f"report: {output}" in capsys.readouterr().out
+    assert "<h1>Anna</h1>" in output.read_text(encoding="utf-8")
+    with pytest.raises(SystemExit) as stop:
+        report.main(["--runs", str(tmp_path / "none"), "--output", str(output)])
+    assert stop.value.code == 1
+    assert "is no folder" in capsys.readouterr().err

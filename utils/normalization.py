@@ -1,0 +1,62 @@
+"""Batch normalisation as one TensorFlow operation, for training on processors.
+
+Under bfloat16, Keras computes a batch's mean and variance by several operations in float32. On two
+cores that was up to two fifths of a training step (compact network: 251 against 440 images/s).
+"""
+
+import keras
+import tensorflow as tf
+
+
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` with TensorFlow's fused operation where it fits.
+
+    It fits images in training; all else is left to Keras. Weights and results are those of Keras.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalise inputs, float (n, height, width, channels)."""
+        if not training or not self.trainable or len(inputs.shape) != 4:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
+        )
+        # The operation's variance is the unbiased one, Keras keeps the biased one.
+        n = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), variance.dtype)
+        for moving, batch in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance * (n - 1) / n),
+        ):
+            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+        return outputs
+
+
+def adapt_normalization(model, num_devices):
+    """Copy a functional model, its batch normalisation fitted to the devices that train it.
+
+    On one processor it is the fused one. On several devices it is Keras' synchronised one, that
+    takes the mean over all of a batch: the network learns as it would on one device.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Its batch normalisation is along the last axis, as Keras' default is.
+    num_devices : int
+
+    Returns
+    -------
+    keras.Model
+        The same weights in the same order.
+    """
+
+    def clone(layer):
+        kind, settings = type(layer), layer.get_config()
+        if kind is keras.layers.BatchNormalization and num_devices > 1:
+            settings["synchronized"] = True
+        elif kind is keras.layers.BatchNormalization and not tf.config.list_physical_devices("GPU"):
+            kind = FusedBatchNormalization
+        return kind.from_config(settings)
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy

@@ -1,0 +1,189 @@
+"""One HTML page from a folder of runs, for those who grade or compare them.
+
+    python tasks.py report
+    python tasks.py report --runs anna/outputs/runs --output anna.html
+
+The page needs no other file, always has the same order, and says what is missing.
+"""
+
+import argparse
+import base64
+import io
+from dataclasses import MISSING, fields
+from datetime import datetime
+from pathlib import Path
+
+import jinja2
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from utils import config
+from utils.data import CLASSES, SPLITS, fingerprint, load_prepared
+from utils.evaluation import confusion, per_class
+from utils.files import replaced_when_done
+from utils.plots import plot_confusion_matrix, plot_history
+from utils.training import RunSpec, load_runs, tabulate
+from utils.trials import TRIALS, compare_with_report
+
+TEMPLATE = Path(__file__).with_name("report.html")
+MISSING_HTML = '<span class="missing">missing</span>'
+SHARES = {
+    "report", "report low", "report high", "validation", "test", "low", "high",
+    "precision", "recall", "F1", "macro F1",
+}  # fmt: skip
+SAMPLE_IMAGES = 100  # a run on fewer training images was made on the sample
+
+
+def build_report(runs_dir, title):
+    """Make the page.
+
+    Parameters
+    ----------
+    runs_dir : pathlib.Path
+    title : str
+
+    Returns
+    -------
+    str
+        HTML with its figures inside.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    """
+    if not runs_dir.is_dir():
+        raise FileNotFoundError(
+            f"{runs_dir} is no folder: expected one with a folder for each run, as outputs/runs is"
+        )
+    finished, unfinished = load_runs(runs_dir)
+    runs = list(finished.values())
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent), autoescape=True, trim_blocks=True
+    )
+    return environment.get_template(TEMPLATE.name).render(
+        title=title,
+        made=f"{datetime.now():%Y-%m-%d %H:%M}",
+        sample_runs=[x.spec.name for x in runs if x.metrics["train_images"] < SAMPLE_IMAGES],
+        finished=finished,
+        unfinished={
+            name: f"{len(run.history) if (run.folder / 'history.csv').is_file() else 0} of "
+            f"{run.spec.epochs} epochs"
+            for name, run in unfinished.items()
+        },
+        trials={name: _html(compare_with_report(TRIALS[name], finished)) for name in TRIALS},
+        runs_table=_html(tabulate(runs)) if runs else "",
+        data={name: _html(_data_table(name, runs)) for name in CLASSES},
+        environments=_html(_environments(runs)) if runs else "",
+        sections=[_section(run) for run in runs],
+    )
+
+
+def _html(table):
+    """A table with rounded numbers; what is missing is said, not left empty."""
+    index_names = list(table.index.names)
+    styled = table.reset_index().style.hide(axis="index")
+    styled = styled.format(precision=1, na_rep=MISSING_HTML, escape="html")
+    shares = [name for name in table if name in SHARES]
+    styled = styled.format("{:.1%}", subset=shares, na_rep=MISSING_HTML)
+    numbers = table.select_dtypes("number").columns
+    styled = styled.set_properties(subset=list(numbers), **{"text-align": "right"})
+    return styled.set_properties(subset=index_names, **{"font-weight": "bold"}).to_html()
+
+
+def _data_table(dataset, runs):
+    """Images and checksum of each split: as the runs recorded them, and as they are here."""
+    sources = {}
+    for run in runs:
+        if run.spec.dataset == dataset:
+            sources.setdefault(str(run.metrics.get("data")), []).append(run)
+    rows = []
+    for group in sources.values():
+        names = ", ".join(run.spec.name for run in group)
+        rows.append((names, group[0].spec.split_name, group[0].metrics.get("data")))
+    try:
+        rows.append(("prepared on this machine", "default", fingerprint(load_prepared(dataset))))
+    except FileNotFoundError:
+        rows.append(("prepared on this machine", "default", None))
+    table = []
+    for names, split_name, content in rows:
+        row = {"runs": names, "split": split_name}
+        for split in SPLITS:
+            row[f"{split} images"] = content and content[split]["images"]
+            row[f"{split} sha256"] = content and content[split]["sha256"][:12]
+        table.append(row)
+    table = pd.DataFrame(table).set_index("runs")
+    return table.astype({f"{split} images": "Int64" for split in SPLITS})
+
+
+def _environments(runs):
+    rows = {
+        run.spec.name: {
+            **run.metrics["versions"],
+            "devices": run.metrics.get("devices"),
+            "computed in": run.metrics["precision"],
+        }
+        for run in runs
+    }
+    table = pd.DataFrame(rows).T.rename_axis("run")
+    return table.convert_dtypes()
+
+
+def _section(run):
+    """What the page shows of one run."""
+    defaults = {x.name: x.default if x.default is not MISSING else None for x in fields(RunSpec)}
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    plot_history(run.history, axes[:2])
+    table = None
+    if (run.folder / "predictions.npz").is_file():
+        y_true, probabilities = run.predictions("test")
+        plot_confusion_matrix(confusion(y_true, probabilities), run.spec.classes, True, axes[2])
+        table = per_class(y_true, probabilities, run.spec.classes).rename_axis("test images of")
+    else:
+        axes[2].axis("off")
+    return {
+        "name": run.spec.name,
+        "spec": {
+            name: value
+            for name, value in vars(run.spec).items()
+            if name != "name" and value != defaults[name] and value not in ({}, ())
+        },
+        "metrics": run.metrics,
+        "last": run.history.iloc[-1],
+        "figure": _png(figure),
+        "per_class": None if table is None else _html(table),
+    }
+
+
+def _png(figure):
+    with io.BytesIO() as stream:
+        figure.savefig(stream, format="png", dpi=70)
+        plt.close(figure)
+        return base64.b64encode(stream.getvalue()).decode()
+
+
+def main(arguments=None):
+    """Write the page and say where it is."""
+    parser = argparse.ArgumentParser(
+        prog="python tasks.py report", description="One HTML page from a folder of runs."
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=config.RUNS_DIR, help="folder of runs (default: outputs/runs)"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="the page (default: outputs/reports/report.html)"
+    )
+    parser.add_argument("--title", default="Gender and emotion: runs", help="heading of the page")
+    options = parser.parse_args(arguments)
+    output = options.output or config.REPORTS_DIR / "report.html"
+    try:
+        page = build_report(options.runs, options.title)
+    except FileNotFoundError as error:
+        parser.exit(1, f"{error}\n")
+    with replaced_when_done(output) as partial:
+        partial.write_text(page, encoding="utf-8")
+    print(f"report: {output}")
+
+
+if __name__ == "__main__":
+    main()
