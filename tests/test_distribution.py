@@ -23,39 +23,40 @@ import sys
 import numpy as np, tensorflow as tf
 from pathlib import Path
 from utils import config, training
-from utils.distribution import choose_strategy
 
-project, logical_devices, weights = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+project, logical_devices, changes = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 if logical_devices:
     processor = tf.config.list_physical_devices("CPU")[0]
     parts = [tf.config.LogicalDeviceConfiguration()] * logical_devices
     tf.config.set_logical_device_configuration(processor, parts)
 config.ROOT = project
-compiled = training._compile
-models = []
-training._compile = lambda model, *args, **kw: (models.append(model), compiled(model, *args, **kw))
+begun, compiled = [], training._compile
+def compile_and_remember(model, *arguments, **options):
+    begun.append((model, model.get_weights()))
+    compiled(model, *arguments, **options)
+training._compile = compile_and_remember
 training.train(
     training.RunSpec(
         "shared", "fer2013", "final", 2,
         {"dense_units": [8], "dense_dropout": [0], "conv_dropout": 0},
-        batch_size=16, optimizer="sgd", learning_rate=1e-3, augmentation="none",
+        batch_size=16, optimizer="sgd", learning_rate=1e-5, augmentation="none",
         precision="float32",
     )
 )
-model = models[0]
+(model, before), = begun
 np.savez(
-    weights, *model.get_weights(), steps=model.optimizer.iterations.numpy(),
-    devices=choose_strategy().num_replicas_in_sync,
+    changes, *(after - start for after, start in zip(model.get_weights(), before)),
+    steps=model.optimizer.iterations.numpy(),
 )
 """
 
 
-def start(project, weights, logical_devices=0, tf_config=None):
+def start(project, changes, logical_devices=0, tf_config=None):
     environment = {**os.environ, "FACELAB_SAMPLE": "0", "PYTHONPATH": str(Path.cwd())}
     if tf_config:
         environment["TF_CONFIG"] = json.dumps(tf_config)
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(project), str(logical_devices), str(weights)],
+        [sys.executable, "-c", SCRIPT, str(project), str(logical_devices), str(changes)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -63,10 +64,10 @@ def start(project, weights, logical_devices=0, tf_config=None):
     )
 
 
-def finish(process, weights):
+def finish(process, changes):
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output[-3000:]
-    with np.load(weights) as stored:
+    with np.load(changes) as stored:
         return dict(stored)
 
 
@@ -82,9 +83,9 @@ def free_ports(count):
 
 @pytest.fixture(scope="module")
 def on_one_device(tmp_path_factory):
-    """Weights after the same training on one device."""
-    weights = prepare(tmp_path_factory.mktemp("one")) / "weights.npz"
-    return finish(start(weights.parent, weights), weights)
+    """How the same training on one device changes each array of weights."""
+    changes = prepare(tmp_path_factory.mktemp("one")) / "changes.npz"
+    return finish(start(changes.parent, changes), changes)
 
 
 def prepare(project):
@@ -97,20 +98,23 @@ def prepare(project):
     return project
 
 
-def check(project, weights, on_one_device):
+def check(project, changes, on_one_device):
     run = training.Run(project / "outputs" / "runs" / "shared", None)
     assert len(pd.read_csv(run.folder / "history.csv")) == 2, "each epoch is written once"
     assert run.metrics["devices"] == 2
     assert run.metrics["valid"]["accuracy"] == pytest.approx(run.history["val_accuracy"][2])
-    assert weights["steps"] == on_one_device["steps"] == 2 * 3
-    assert weights.keys() == on_one_device.keys()
-    for name in weights.keys() - {"devices"}:
-        np.testing.assert_allclose(weights[name], on_one_device[name], atol=1e-4, err_msg=name)
+    assert changes["steps"] == on_one_device["steps"] == 2 * 3
+    assert changes.keys() == on_one_device.keys()
+    for name, expected in on_one_device.items():
+        # Rounding grows with each step, so the steps are small. Measured: 0.11 at most; where each
+        # device normalises by its own half of a batch, 1.9.
+        difference = np.linalg.norm(changes[name] - expected)
+        assert difference <= 0.25 * np.linalg.norm(expected) + 1e-8, name
 
 
 def test_two_logical_devices_learn_as_one(tmp_path, on_one_device):
-    weights = prepare(tmp_path) / "weights.npz"
-    check(tmp_path, finish(start(tmp_path, weights, logical_devices=2), weights), on_one_device)
+    changes = prepare(tmp_path) / "changes.npz"
+    check(tmp_path, finish(start(tmp_path, changes, logical_devices=2), changes), on_one_device)
 
 
 def test_two_machines_learn_as_one(tmp_path, on_one_device):

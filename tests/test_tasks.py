@@ -40,6 +40,14 @@ def test_run_passes_the_exit_code_on(installed, tmp_path, capfd):
     assert "does not exist" in capfd.readouterr().err
 
 
+def test_report_makes_the_page_of_the_runs_in_git(installed, tmp_path, capfd):
+    output = tmp_path / "page.html"
+    assert installed.main(["report", "--output", str(output)]) == 0
+    assert f"report: {output}" in capfd.readouterr().out
+    page = output.read_text(encoding="utf-8")
+    assert all(path.name in page for path in config.RUNS_DIR.iterdir())
+
+
 def test_test_collects_unit_tests_and_all_notebooks(installed, capfd):
     assert installed.main(["test", "--collect-only", "-q"]) == 0
     collected = capfd.readouterr().out
