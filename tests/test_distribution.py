@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from utils import config, training
-from utils.distribution import check_last_batch, choose_strategy, is_chief
+from utils.distribution import check_shares, choose_strategy, is_chief
 from utils.fer import prepare_fer
 
 # Batches of 16 of the sample's 36 training images: three steps an epoch, the last of four images.
@@ -37,7 +37,7 @@ def compile_and_remember(model, *arguments, **options):
 training._compile = compile_and_remember
 training.train(
     training.RunSpec(
-        "shared", "fer2013", "final", 2,
+        "shared", "fer2013", "final", 1,
         {"dense_units": [8], "dense_dropout": [0], "conv_dropout": 0},
         batch_size=16, optimizer="sgd", learning_rate=1e-5, augmentation="none",
         precision="float32",
@@ -51,24 +51,40 @@ np.savez(
 """
 
 
-def start(project, changes, logical_devices=0, tf_config=None):
-    environment = {**os.environ, "FACELAB_SAMPLE": "0", "PYTHONPATH": str(Path.cwd())}
-    if tf_config:
-        environment["TF_CONFIG"] = json.dumps(tf_config)
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(project), str(logical_devices), str(changes)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def start():
+    """Starts the script in processes of their own, which do not outlive the test."""
+    processes = []
 
+    def start_one(project, logical_devices=0, worker=0, cluster=None):
+        environment = {**os.environ, "FACELAB_SAMPLE": "0", "PYTHONPATH": str(config.ROOT)}
+        environment.pop("FACELAB_DATA", None)
+        environment.pop("TF_CONFIG", None)
+        if cluster:
+            task = {"type": "worker", "index": worker}
+            environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
+        changes, log = project / f"{worker}.npz", project / f"{worker}.log"
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-c", SCRIPT, project, str(logical_devices), changes],
+                env=environment,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+        processes.append(process)
 
-def finish(process, changes):
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output[-3000:]
-    with np.load(changes) as stored:
-        return dict(stored)
+        def finish():
+            """What the training changed, by array."""
+            assert process.wait(timeout=240) == 0, log.read_text(errors="replace")[-3000:]
+            with np.load(changes) as stored:
+                return dict(stored)
+
+        return finish
+
+    yield start_one
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 def free_ports(count):
@@ -81,68 +97,71 @@ def free_ports(count):
     return ports
 
 
-@pytest.fixture(scope="module")
-def on_one_device(tmp_path_factory):
-    """How the same training on one device changes each array of weights."""
-    changes = prepare(tmp_path_factory.mktemp("one")) / "changes.npz"
-    return finish(start(changes.parent, changes), changes)
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Makes projects with the prepared sample, as full data."""
+    monkeypatch.setenv("FACELAB_SAMPLE", "0")
+    monkeypatch.delenv("FACELAB_DATA", raising=False)
 
+    def make(name):
+        shutil.copytree(config.SAMPLE_DIR / "raw", tmp_path / name / "data" / "raw")
+        with monkeypatch.context() as patch:
+            patch.setattr(config, "ROOT", tmp_path / name)
+            prepare_fer()
+        return tmp_path / name
 
-def prepare(project):
-    """A project with the prepared sample, as full data."""
-    shutil.copytree(config.SAMPLE_DIR / "raw", project / "data" / "raw")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FACELAB_SAMPLE", "0")
-        patch.setattr(config, "ROOT", project)
-        prepare_fer()
-    return project
+    return make
 
 
 def check(project, changes, on_one_device):
     run = training.Run(project / "outputs" / "runs" / "shared", None)
-    assert len(pd.read_csv(run.folder / "history.csv")) == 2, "each epoch is written once"
+    assert len(pd.read_csv(run.folder / "history.csv")) == 1, "an epoch is written once"
     assert run.metrics["devices"] == 2
-    assert run.metrics["valid"]["accuracy"] == pytest.approx(run.history["val_accuracy"][2])
-    assert changes["steps"] == on_one_device["steps"] == 2 * 3
+    assert run.metrics["valid"]["accuracy"] == pytest.approx(run.history["val_accuracy"][1])
+    assert changes["steps"] == on_one_device["steps"] == 3
     assert changes.keys() == on_one_device.keys()
     for name, expected in on_one_device.items():
-        # Rounding grows with each step, so the steps are small. Measured: 0.11 at most; where each
-        # device normalises by its own half of a batch, 1.9.
+        # Rounding grows with each step, so these are few and small. On noise they differ by 2 %,
+        # and more than the change itself where each device normalised by its own half of a batch.
         difference = np.linalg.norm(changes[name] - expected)
-        assert difference <= 0.25 * np.linalg.norm(expected) + 1e-8, name
+        assert difference <= 0.1 * np.linalg.norm(expected) + 1e-8, name
 
 
-def test_two_logical_devices_learn_as_one(tmp_path, on_one_device):
-    changes = prepare(tmp_path) / "changes.npz"
-    check(tmp_path, finish(start(tmp_path, changes, logical_devices=2), changes), on_one_device)
+def test_two_devices_or_machines_learn_as_one(project, start):
+    on_one_device = start(project("one"))()
 
+    two_devices = project("devices")
+    check(two_devices, start(two_devices, logical_devices=2)(), on_one_device)
 
-def test_two_machines_learn_as_one(tmp_path, on_one_device):
-    prepare(tmp_path)
+    two_machines = project("machines")  # they share the folder
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
-    files = [tmp_path / f"{index}.npz" for index in (0, 1)]
-    processes = [
-        start(
-            tmp_path,
-            file,
-            tf_config={"cluster": cluster, "task": {"type": "worker", "index": index}},
-        )
-        for index, file in enumerate(files)
-    ]
-    chief, other = (finish(*each) for each in zip(processes, files))
-    check(tmp_path, chief, on_one_device)
+    workers = [start(two_machines, worker=index, cluster=cluster) for index in (0, 1)]
+    chief, other = (finish() for finish in workers)
+    check(two_machines, chief, on_one_device)
     for name in chief:
         np.testing.assert_array_equal(chief[name], other[name])
 
 
-def test_a_last_batch_too_small_to_share_is_refused():
-    class Three:
-        num_replicas_in_sync = 3
-
-    check_last_batch(30, 10, Three)
-    check_last_batch(33, 10, Three)
-    with pytest.raises(ValueError, match="last of the batches has 2 images for 3 devices"):
-        check_last_batch(32, 10, Three)
+@pytest.mark.parametrize(
+    "num_images, batch_size, devices, shared",
+    [
+        (30, 10, 3, True),  # 4, 4 and 2
+        (36, 10, 3, True),  # the last: 2, 2 and 2
+        (34, 10, 3, False),  # the last: 2, 2 and none
+        (32, 10, 3, False),
+        (28_709, 70, 4, False),  # the last: 3, 3, 3 and none
+        (28_709, 70, 2, True),
+        (100, 10, 6, False),  # 2, 2, 2, 2, 2 and none
+        (7, 70, 1, True),
+    ],
+)
+def test_batches_must_have_an_image_for_each_device(num_images, batch_size, devices, shared):
+    strategy = SimpleNamespace(num_replicas_in_sync=devices)
+    if shared:
+        check_shares(num_images, batch_size, strategy)
+    else:
+        with pytest.raises(ValueError, match="expected an image for each"):
+            check_shares(num_images, batch_size, strategy)
 
 
 def test_one_device_is_used_as_it_is(monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 from utils.evaluation import (
     confusion,
     evaluate,
+    mcnemar,
     per_class,
     wilson_interval,
 )
@@ -50,3 +51,20 @@ def test_nothing_to_score_is_refused():
         evaluate(Y_TRUE, PROBABILITIES[:5])
     with pytest.raises(ValueError, match="at least 1"):
         evaluate(np.array([]), np.empty((0, 3)))
+
+
+def one_hot(classes, sure=0.9):
+    """Probabilities with `sure` on these of three classes."""
+    return np.full((len(classes), 3), (1 - sure) / 2) + np.eye(3)[classes] * (sure - (1 - sure) / 2)
+
+
+def test_mcnemar_by_hand():
+    y_true = np.zeros(10, dtype=int)
+    first = one_hot([0] * 8 + [1, 1])
+    second = one_hot([0, 0] + [1] * 6 + [0, 1])
+    # Only the first is right on 6 images, only the second on 1: P(X <= 1 or X >= 6), X ~ B(7, 1/2)
+    expected = 2 * (1 + 7) / 2**7
+    result = mcnemar(y_true, first, second)
+    assert (result["first_only"], result["second_only"]) == (6, 1)
+    assert result["p_value"] == pytest.approx(expected)
+    assert mcnemar(y_true, first, first)["p_value"] == 1

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -32,6 +33,31 @@ def test_the_page_has_what_is_there_and_says_what_is_missing(runs_dir):
     assert "http" not in page, "the page needs no other file"
     six_conv = page[page.index("six convolutions") :]
     assert six_conv[: six_conv.index("</tr>")].count(report.MISSING_HTML) == 8
+
+
+def test_nothing_from_a_run_is_executed_by_the_browser(runs_dir):
+    path = runs_dir / "emotion_final" / "metrics.json"
+    evil = "<script>alert(1)</script>"
+    metrics = json.loads(path.read_text())
+    metrics["versions"] |= {"python": [evil], "keras": evil, evil: "1"}
+    metrics |= {"precision": evil, "devices": {"a": evil}}
+    path.write_text(json.dumps(metrics))
+    assert "<script" not in build_report(runs_dir, evil)
+
+
+def test_splits_do_not_share_a_row(runs_dir):
+    for name, split_name in (("a", "default"), ("b", "report")):
+        shutil.copytree(runs_dir / "emotion_final", runs_dir / name)
+        path = runs_dir / name / "spec.json"
+        spec = json.loads(path.read_text())
+        path.write_text(
+            json.dumps({**spec, "name": name, "dataset": "utkface", "split_name": split_name})
+        )
+    runs = list(load_runs(runs_dir)[0].values())
+    table = report._data_table("utkface", runs)
+    assert table["split"].to_dict() == {"a": "default", "b": "report"} | {
+        "prepared on this machine": "report"
+    }
 
 
 def test_a_run_without_predictions_is_shown_as_far_as_it_goes(runs_dir):

@@ -141,6 +141,10 @@ def test_frozen_layers_computed_once_train_as_computed_each_time(prepared_worksp
     )  # fmt: skip
     once = train(spec)
     assert not list(once.folder.glob("features*"))
+    metrics = once.metrics
+    assert metrics["frozen_seconds"] > 0
+    epochs = once.history["seconds"].sum()
+    assert metrics["wall_seconds"] == pytest.approx(epochs + metrics["frozen_seconds"], abs=0.1)
     calls = []
     monkeypatch.setattr(training, "split_frozen", lambda model: calls.append(1) or (None, model))
     each_time = train(replace(spec, name="each_time"))
@@ -158,11 +162,29 @@ def test_frozen_layers_computed_once_train_as_computed_each_time(prepared_worksp
 
 def test_another_spec_of_the_same_name_is_refused(workspace):
     training._claim_folder(workspace, replace(SMALL, epochs=9))
-    training._claim_folder(workspace, SMALL)  # nothing was trained yet
+    training._refuse_another_spec(workspace, SMALL)  # nothing was trained yet
+    training._claim_folder(workspace, SMALL)
     (workspace / "history.csv").touch()
-    training._claim_folder(workspace, replace(SMALL, arguments={"widths": (8, 16)}))
+    training._refuse_another_spec(workspace, replace(SMALL, arguments={"widths": (8, 16)}))
     with pytest.raises(ValueError, match=r"'epochs': \(3, 2\)"):
-        training._claim_folder(workspace, replace(SMALL, epochs=2))
+        training._refuse_another_spec(workspace, replace(SMALL, epochs=2))
+
+
+def test_what_another_spec_has_begun_is_not_used(workspace):
+    training._claim_folder(workspace, SMALL)
+    leftovers = [workspace / "precision.json", workspace / "features_train.npy"]
+    for path in leftovers:
+        path.touch()
+    training._claim_folder(workspace, SMALL)
+    assert all(path.exists() for path in leftovers), "an interrupted run goes on"
+    training._claim_folder(workspace, replace(SMALL, height=96))
+    assert not any(path.exists() for path in leftovers)
+
+
+def test_without_data_no_run_is_begun(workspace):
+    with pytest.raises(FileNotFoundError):
+        train(SMALL)
+    assert not config.runs_dir("fer2013").exists()
 
 
 def test_weights_trained_in_bfloat16_are_kept_as_a_float32_model(prepared_workspace):

@@ -1,7 +1,8 @@
 """Which devices train: one as it is, several GPUs mirrored, several machines by ``TF_CONFIG``.
 
 Each device computes the gradients of its share of a batch, and all make the same step, so the
-batch size of a spec is that of all devices together.
+batch size of a spec is that of all devices together. What differs from one device: the random
+masks of dropout, the weight of images in a batch that cannot be shared evenly, and rounding.
 """
 
 import functools
@@ -81,20 +82,24 @@ def wait_for_all(strategy):
         add_ones()
 
 
-def check_last_batch(num_images, batch_size, strategy):
-    """Refuse a last batch that is too small to be shared: a device without images has no loss.
+def check_shares(num_images, batch_size, strategy):
+    """Refuse batches that leave a device without images: it has no loss, and halves that of others.
+
+    TensorFlow gives each device as many images as the first one, as long as there are any.
 
     Raises
     ------
     ValueError
-        If some device would get no image.
+        If some device would get no image of a whole batch or of the last one.
     """
-    last = num_images % batch_size or batch_size
-    if last < strategy.num_replicas_in_sync:
-        raise ValueError(
-            f"the last of the batches has {last} images for {strategy.num_replicas_in_sync} "
-            f"devices: choose another batch size than {batch_size}"
-        )
+    devices = strategy.num_replicas_in_sync
+    for size in {min(batch_size, num_images), num_images % batch_size or batch_size}:
+        share = -(-size // devices)
+        if share * (devices - 1) >= size:
+            raise ValueError(
+                f"{num_images:,} images in batches of {batch_size}: one of {size} cannot be shared "
+                f"by {devices} devices, expected an image for each; choose another batch size"
+            )
 
 
 def _read_tf_config():

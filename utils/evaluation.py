@@ -85,3 +85,26 @@ def per_class(y_true, probabilities, class_names):
     table = pd.DataFrame({name: report[name] for name in class_names}).T
     table["support"] = table["support"].astype(int)
     return table.rename(columns={"f1-score": "F1", "support": "n"})
+
+
+def mcnemar(y_true, probabilities, others):
+    """Test whether one of two networks is right more often on the same images.
+
+    Images that both read alike say nothing; among the others, a coin would decide if the networks
+    were equally good (exact McNemar test).
+
+    Parameters
+    ----------
+    y_true : numpy.ndarray, int, (n,)
+    probabilities, others : numpy.ndarray, float, (n, num_classes)
+
+    Returns
+    -------
+    dict
+        first_only, second_only (images that only this network reads rightly), p_value.
+    """
+    first = probabilities.argmax(axis=1) == y_true
+    second = others.argmax(axis=1) == y_true
+    counts = int((first & ~second).sum()), int((second & ~first).sum())
+    p_value = binomtest(counts[0], sum(counts)).pvalue if sum(counts) else 1.0
+    return {"first_only": counts[0], "second_only": counts[1], "p_value": float(p_value)}

@@ -35,7 +35,7 @@ def adapt_normalization(model, num_devices):
     """Copy a functional model, its batch normalisation fitted to the devices that train it.
 
     On one processor it is the fused one. On several devices it is Keras' synchronised one, that
-    takes the mean over all of a batch: the network learns as it would on one device.
+    takes the mean over all of a batch, as one device would.
 
     Parameters
     ----------

@@ -1,5 +1,8 @@
 """Arrays in memory -> batches for Keras: shuffled, augmented, resized."""
 
+import functools
+from pathlib import Path
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -85,20 +88,26 @@ def build_augmentation(name, seed):
 
 
 def make_dataset(
-    images, y_true, num_classes, batch_size, input_size, augmentation="none", shuffle_seed=None
+    images,
+    y_true,
+    num_classes,
+    batch_size,
+    input_size=None,
+    augmentation="none",
+    shuffle_seed=None,
 ):
     """Batches of images and one-hot labels.
 
     Parameters
     ----------
     images : numpy.ndarray, uint8, 0..255, (n, height, width, channels)
-        Or features of frozen layers, float16, of the same axes. A `numpy.memmap` stays on disk.
+        Or the path of such an array in a ``.npy`` file, which stays on disk.
     y_true : numpy.ndarray, int, (n,)
     num_classes : int
     batch_size : int
-    input_size : tuple of int
+    input_size : tuple of int, optional
         Height and width for the network; images of another size are interpolated, batch by batch,
-        so that only the small ones are kept in memory.
+        so that only the small ones are kept in memory. None: as they are.
     augmentation : str
         See `build_augmentation`.
     shuffle_seed : int, optional
@@ -110,26 +119,41 @@ def make_dataset(
         of float32 images in 0..255 and float32 one-hot labels.
     """
     one_hot = tf.constant(keras.utils.to_categorical(y_true, num_classes))
-    on_disk = isinstance(images, np.memmap)
-    stored = None if on_disk else tf.constant(images)
+    if isinstance(images, Path):
+        read = _reader_of(images)
+    else:
+        stored = tf.constant(images)
+        read = functools.partial(tf.gather, stored)
     # Numbers are shuffled, not images: a buffer of all images would need their memory once more.
-    dataset = tf.data.Dataset.range(len(images))
+    dataset = tf.data.Dataset.range(len(y_true))
     if shuffle_seed is not None:
-        dataset = dataset.shuffle(len(images), seed=shuffle_seed)
+        dataset = dataset.shuffle(len(y_true), seed=shuffle_seed)
     changes = build_augmentation(augmentation, shuffle_seed)
 
     def transform(indices):
-        if on_disk:
-            batch = tf.numpy_function(lambda chosen: images[chosen], [indices], images.dtype)
-            batch.set_shape((None, *images.shape[1:]))
-        else:
-            batch = tf.gather(stored, indices)
-        batch = tf.cast(batch, tf.float32)
+        batch = tf.cast(read(indices), tf.float32)
         for change in changes:
             batch = change(batch, training=True)
-        if images.shape[1:3] != tuple(input_size):
+        if input_size and tuple(batch.shape[1:3]) != tuple(input_size):
             batch = tf.image.resize(batch, input_size)
         return batch, tf.gather(one_hot, indices)
 
     # One call at a time: the layers' random state makes a parallel map depend on chance.
     return dataset.batch(batch_size).map(transform).prefetch(tf.data.AUTOTUNE)
+
+
+def _reader_of(path):
+    """A function from indices to what stands at these places of a ``.npy`` file."""
+    array = np.load(path, mmap_mode="r")
+    shape, dtype = array.shape, array.dtype
+    del array
+
+    def read(indices):
+        # Opened for each batch: Windows deletes no file that somebody holds open.
+        batch = tf.numpy_function(
+            lambda chosen: np.load(path, mmap_mode="r")[chosen], [indices], dtype
+        )
+        batch.set_shape((None, *shape[1:]))
+        return batch
+
+    return read

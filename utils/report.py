@@ -93,18 +93,21 @@ def _html(table):
 
 def _data_table(dataset, runs):
     """Images and checksum of each split: as the runs recorded them, and as they are here."""
-    sources = {}
+    runs = [run for run in runs if run.spec.dataset == dataset]
+    groups = {}
     for run in runs:
-        if run.spec.dataset == dataset:
-            sources.setdefault(str(run.metrics.get("data")), []).append(run)
-    rows = []
-    for group in sources.values():
-        names = ", ".join(run.spec.name for run in group)
-        rows.append((names, group[0].spec.split_name, group[0].metrics.get("data")))
-    try:
-        rows.append(("prepared on this machine", "default", fingerprint(load_prepared(dataset))))
-    except FileNotFoundError:
-        rows.append(("prepared on this machine", "default", None))
+        key = (run.spec.split_name, str(run.metrics.get("data")))
+        groups.setdefault(key, []).append(run)
+    rows = [
+        (", ".join(x.spec.name for x in group), split_name, group[0].metrics.get("data"))
+        for (split_name, _), group in sorted(groups.items())
+    ]
+    for split_name in sorted({"default"} | {run.spec.split_name for run in runs}):
+        try:
+            here = fingerprint(load_prepared(dataset, split_name))
+        except FileNotFoundError:
+            here = None
+        rows.append(("prepared on this machine", split_name, here))
     table = []
     for names, split_name, content in rows:
         row = {"runs": names, "split": split_name}
@@ -117,16 +120,15 @@ def _data_table(dataset, runs):
 
 
 def _environments(runs):
+    names = ("python", "tensorflow", "keras", "numpy", "opencv", "system", "cores")
     rows = {
-        run.spec.name: {
-            **run.metrics["versions"],
-            "devices": run.metrics.get("devices"),
-            "computed in": run.metrics["precision"],
-        }
+        run.spec.name: {name: run.metrics["versions"].get(name) for name in names}
+        | {"devices": run.metrics.get("devices"), "computed in": run.metrics["precision"]}
         for run in runs
     }
     table = pd.DataFrame(rows).T.rename_axis("run")
-    return table.convert_dtypes()
+    # As text, which is escaped: these values come from files that anybody may have written.
+    return table.map(str, na_action="ignore")
 
 
 def _section(run):

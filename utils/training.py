@@ -22,10 +22,10 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from utils import config
-from utils.data import CLASSES, face_input_for, fingerprint, load_prepared, load_split
+from utils.data import CLASSES, SPLITS, face_input_for, fingerprint, load_prepared, load_split
 from utils.distribution import (
     SharedModel,
-    check_last_batch,
+    check_shares,
     choose_strategy,
     is_chief,
     wait_for_all,
@@ -44,6 +44,7 @@ from utils.pipeline import make_dataset
 
 # Below this many images in a run, timing both precisions costs more than the faster one saves.
 IMAGES_WORTH_TIMING = 10_000
+FEATURE_FILES = {split: f"features_{split}.npy" for split in ("train", "valid")}
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class RunSpec:
     label_smoothing : float
     augmentation : {"none", "flip", "strong"}
     precision : {"auto", "float32", "bfloat16"}
-        "auto" takes bfloat16 where the processor has it and it is faster.
+        "auto" takes bfloat16 where one device trains, has it and is faster with it.
     seed : int
     evaluate_at : tuple of int
         Epochs after which the network is scored as well; the last epoch always is.
@@ -228,17 +229,20 @@ def train(spec):
     """
     strategy = choose_strategy()
     folder = config.runs_dir(spec.dataset) / spec.name
-    if is_chief():
-        _claim_folder(folder, spec)
+    _refuse_another_spec(folder, spec)
     run = Run(folder, spec)
     if (folder / "metrics.json").is_file():
         print(f"{spec.name}: finished before, loaded from outputs")
+        if is_chief():
+            _remove_leftovers(folder)
         return run
 
-    data = {split: _load(spec, split) for split in ("train", "valid", "test")}
+    data = {split: _load(spec, split) for split in SPLITS}
+    if is_chief():
+        _claim_folder(folder, spec)
     num_images = len(data["train"][0])
-    check_last_batch(num_images, spec.batch_size, strategy)
-    check_last_batch(len(data["valid"][0]), spec.evaluation_batch_size, strategy)
+    check_shares(num_images, spec.batch_size, strategy)
+    check_shares(len(data["valid"][0]), spec.evaluation_batch_size, strategy)
     precision = _decide_precision(folder, spec, num_images, strategy)
     print(f"{spec.name}: {num_images:,} training images, {spec.epochs} epochs, {precision}")
 
@@ -262,9 +266,7 @@ def train(spec):
     )
     if is_chief():
         _score(folder, spec, model, trained_part, data, precision, strategy)
-        # metrics.json says that the run is finished: it was the last file of the run to be written.
-        for leftover in ("backup", "snapshots", "precision.json", *map(_feature_file, data)):
-            remove(folder / leftover)
+        _remove_leftovers(folder)
     wait_for_all(strategy)
     return run
 
@@ -297,6 +299,8 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
         }
 
     seconds = Run(folder, spec).history["seconds"]
+    frozen_json = folder / "frozen.json"
+    frozen_seconds = sum(read_json(frozen_json).values()) if frozen_json.is_file() else 0.0
     num_images = len(data["train"][0])
     trainable, frozen = count_parameters(trained)
     metrics |= {
@@ -305,7 +309,8 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
         "non_trainable_parameters": frozen,
         "precision": precision,
         "devices": strategy.num_replicas_in_sync,
-        "wall_seconds": round(float(seconds.sum()), 1),
+        "frozen_seconds": round(frozen_seconds, 1),
+        "wall_seconds": round(float(seconds.sum()) + frozen_seconds, 1),
         "images_per_second": round(num_images / float(seconds.median()), 1),
         "data": fingerprint(load_prepared(spec.dataset, spec.split_name)),
         "versions": _versions(),
@@ -345,7 +350,8 @@ def tabulate(runs):
     -------
     pandas.DataFrame
         A row for each run, indexed by name; accuracies are those after the last epoch, images/s
-        are training images by the time of an epoch, in which validation is included.
+        are training images by the time of an epoch, in which validation is included. Minutes are
+        those of all epochs and of frozen layers that were computed once.
     """
     rows = [
         {
@@ -375,22 +381,37 @@ def supports_bfloat16():
     return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def _claim_folder(folder, spec):
+def _difference(folder, spec):
+    """Fields in which the folder's spec is another one: name to (stored, asked)."""
     path = folder / "spec.json"
-    if not path.is_file() or not (folder / "history.csv").is_file():  # nothing trained yet
-        write_json(path, asdict(spec))
-        return
-    stored, asked = read_json(path), json.loads(json.dumps(asdict(spec)))
-    differing = {
+    stored = read_json(path) if path.is_file() else {}
+    asked = json.loads(json.dumps(asdict(spec)))
+    return {
         name: (stored.get(name), asked.get(name))
         for name in {**stored, **asked}
         if stored.get(name) != asked.get(name)
     }
-    if differing:
+
+
+def _refuse_another_spec(folder, spec):
+    differing = _difference(folder, spec)
+    if differing and (folder / "history.csv").is_file():  # else nothing was trained yet
         raise ValueError(
             f"{folder} holds a run of another spec, (stored, asked): {differing}; give this run "
             "another name or delete the folder"
         )
+
+
+def _claim_folder(folder, spec):
+    if _difference(folder, spec):
+        _remove_leftovers(folder)  # what another spec has begun
+        write_json(folder / "spec.json", asdict(spec))
+
+
+def _remove_leftovers(folder):
+    """Remove what a run needs only until it is finished."""
+    for name in ("backup", "snapshots", "precision.json", "frozen.json", *FEATURE_FILES.values()):
+        remove(folder / name)
 
 
 def _load(spec, split):
@@ -405,8 +426,8 @@ def _batches(spec, images, y_true, training=False):
         y_true,
         num_classes=len(spec.classes),
         batch_size=spec.batch_size if training else spec.evaluation_batch_size,
-        # Features of frozen layers have the size that they have.
-        input_size=images.shape[1:3] if images.dtype == np.float16 else (spec.height, spec.width),
+        # A path holds features of frozen layers, of whatever size these have.
+        input_size=None if isinstance(images, Path) else (spec.height, spec.width),
         augmentation=spec.augmentation if training else "none",
         shuffle_seed=spec.seed if training else None,
     )
@@ -422,28 +443,29 @@ def _without_frozen(model, folder, spec, data):
         return model, data
     return trained_part, {
         split: (_features(frozen, folder, spec, split, *data[split]), data[split][1])
-        for split in ("train", "valid")
+        for split in FEATURE_FILES
     }
 
 
 def _features(frozen, folder, spec, split, images, y_true):
-    path = folder / _feature_file(split)
+    """Path of the outputs of the frozen layers, float16, computed where it is not there yet."""
+    path = folder / FEATURE_FILES[split]
     if not path.is_file():
+        start = time.perf_counter()
         batches = _batches(spec, images, y_true)
-        with replaced_when_done(path) as partial:
-            features = np.lib.format.open_memmap(
-                partial, "w+", np.float16, (len(images), *frozen.output_shape[1:])
-            )
-            start = 0
+        header = {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)),
+            "fortran_order": False,
+            "shape": (len(images), *frozen.output_shape[1:]),
+        }
+        with replaced_when_done(path) as partial, partial.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
             for batch, _ in tqdm(batches, desc=f"frozen layers, {split}", leave=False):
-                features[start : start + len(batch)] = frozen.predict_on_batch(batch)
-                start += len(batch)
-            features.flush()
-    return np.load(path, mmap_mode="r")
-
-
-def _feature_file(split):
-    return f"features_{split}.npy"
+                stream.write(frozen.predict_on_batch(batch).astype(np.float16).tobytes())
+        seconds = read_json(folder / "frozen.json") if (folder / "frozen.json").is_file() else {}
+        seconds[split] = round(time.perf_counter() - start, 2)
+        write_json(folder / "frozen.json", seconds)
+    return path
 
 
 def _build_with_precision(spec, precision):
