@@ -255,23 +255,23 @@ def _set_imagenet_weights(base, random_layers):
     if path.is_file():
         with np.load(path) as stored:
             keys = {
-                (layer.name, weight.name): [
+                layer.name: [
                     # Of older Keras, a depthwise kernel is called depthwise_kernel.
                     key
+                    for weight in layer.weights
                     for key in stored.files
                     if key.startswith(f"{layer.name}__") and key.endswith(weight.name)
                 ]
                 for layer in wanted
-                for weight in layer.weights
             }
-            missing = sorted({name for (name, _), found in keys.items() if not found})
+            missing = [x.name for x in wanted if len(keys[x.name]) < len(x.weights)]
             if missing:
                 raise ValueError(
                     f"{path} has no weights for {missing}: name these layers in random_layers, or "
                     "move the file away to have the weights downloaded"
                 )
             for layer in wanted:
-                layer.set_weights([stored[keys[layer.name, x.name][0]] for x in layer.weights])
+                layer.set_weights([stored[key] for key in keys[layer.name]])
         return
     try:
         source = keras.applications.MobileNet(include_top=False, pooling="avg", weights="imagenet")

@@ -1,7 +1,7 @@
 """Batch normalisation as one TensorFlow operation, for training on processors.
 
-Under bfloat16, Keras computes a batch's mean and variance by several operations in float32. On two
-cores that was up to two fifths of a training step (compact network: 251 against 440 images/s).
+Under bfloat16, Keras computes a batch's mean and variance by several operations in float32, which
+take a large part of a training step.
 """
 
 import keras

@@ -248,8 +248,7 @@ def train(spec):
 
     keras.utils.set_random_seed(spec.seed)
     with strategy.scope():
-        model = _build_with_precision(spec, precision)
-        model = adapt_normalization(model, strategy.num_replicas_in_sync)
+        model = _build_for_training(spec, precision, strategy.num_replicas_in_sync)
         if strategy.num_replicas_in_sync > 1:
             model = SharedModel(model.inputs, model.outputs)
             trained_part, features = model, data
@@ -277,9 +276,13 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
     # A bfloat16 model would be slow on the next machine: what is kept and scored is float32.
     trained = spec.contract.build(**_without_download(spec))
     trained.set_weights(model.get_weights())
+
+    def predict(split):
+        return trained.predict(_batches(spec, *data[split]), verbose=0)
+
     metrics, predictions = {"epoch": spec.epochs}, {}
     for split in ("valid", "test"):
-        probabilities = trained.predict(_batches(spec, *data[split]), verbose=0)
+        probabilities = predict(split)
         metrics[split] = evaluate(data[split][1], probabilities)
         predictions[f"{split}_true"] = data[split][1].astype(np.uint8)
         predictions[f"{split}_probabilities"] = probabilities
@@ -292,15 +295,11 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
         trained_part.load_weights(_snapshot_path(folder, epoch))
         trained.set_weights(model.get_weights())
         metrics["at_epoch"][str(epoch)] = {
-            split: evaluate(
-                data[split][1], trained.predict(_batches(spec, *data[split]), verbose=0)
-            )
-            for split in ("valid", "test")
+            split: evaluate(data[split][1], predict(split)) for split in ("valid", "test")
         }
 
     seconds = Run(folder, spec).history["seconds"]
-    frozen_json = folder / "frozen.json"
-    frozen_seconds = sum(read_json(frozen_json).values()) if frozen_json.is_file() else 0.0
+    frozen_seconds = sum(_frozen_seconds(folder).values())
     num_images = len(data["train"][0])
     trainable, frozen = count_parameters(trained)
     metrics |= {
@@ -462,17 +461,22 @@ def _features(frozen, folder, spec, split, images, y_true):
             np.lib.format.write_array_header_1_0(stream, header)
             for batch, _ in tqdm(batches, desc=f"frozen layers, {split}", leave=False):
                 stream.write(frozen.predict_on_batch(batch).astype(np.float16).tobytes())
-        seconds = read_json(folder / "frozen.json") if (folder / "frozen.json").is_file() else {}
-        seconds[split] = round(time.perf_counter() - start, 2)
-        write_json(folder / "frozen.json", seconds)
+        seconds = {split: round(time.perf_counter() - start, 2)}
+        write_json(folder / "frozen.json", _frozen_seconds(folder) | seconds)
     return path
 
 
-def _build_with_precision(spec, precision):
+def _frozen_seconds(folder):
+    """Time that the frozen layers took, by split; empty where none were computed."""
+    path = folder / "frozen.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _build_for_training(spec, precision, num_devices=1):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:
-        return spec.contract.build()
+        return adapt_normalization(spec.contract.build(), num_devices)
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -581,7 +585,7 @@ def _decide_precision(folder, spec, num_images, strategy):
 
 def _time_steps(spec, precision, steps=3):
     """Seconds for a few training steps on noise, after one that compiles."""
-    model = adapt_normalization(_build_with_precision(spec, precision), num_devices=1)
+    model = _build_for_training(spec, precision)
     _compile(model, spec, steps=100)
     noise = np.random.default_rng(0)
     images = noise.integers(0, 256, (spec.batch_size, *model.input_shape[1:])).astype(np.float32)
