@@ -136,14 +136,21 @@ def test_a_split_network_computes_the_same():
     assert models.split_frozen(small) == (None, small)
 
 
-def test_scaling_is_inside_the_models():
-    scaled_to = {"final": (0, 1), "six_conv": (0, 1), "compact": (0, 1), "mobilenet": (-1, 1)}
-    for name, expected in scaled_to.items():
-        arguments = {"weights": None} if name == "mobilenet" else {}
-        model = BUILDERS[name](RGB, 7, **arguments)
-        rescaling = next(x for x in model.layers if isinstance(x, keras.layers.Rescaling))
-        black_and_white = rescaling(np.array([[0.0], [255.0]], dtype=np.float32)).numpy()
-        np.testing.assert_allclose(black_and_white.ravel(), expected, atol=1e-6)
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("final", {}, (0, 1)),
+        ("six_conv", {}, (0, 1)),
+        ("compact", {}, (0, 1)),
+        ("mobilenet", {"weights": None}, (-1, 1)),
+        ("mobilenet", {"weights": None, "scaled_to": [0, 1]}, (0, 1)),
+    ],
+)
+def test_scaling_is_inside_the_models(name, arguments, expected):
+    model = BUILDERS[name](RGB, 7, **arguments)
+    rescaling = next(x for x in model.layers if isinstance(x, keras.layers.Rescaling))
+    black_and_white = rescaling(np.array([[0.0], [255.0]], dtype=np.float32)).numpy()
+    np.testing.assert_allclose(black_and_white.ravel(), expected, atol=1e-6)
 
 
 def test_light_and_contrast_hardly_matter_to_the_compact_network():

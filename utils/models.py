@@ -128,7 +128,12 @@ def build_final_cnn(
 
 
 def build_mobilenet(
-    input_shape, num_classes, first_trainable="conv_pw_9", weights="imagenet", random_layers=()
+    input_shape,
+    num_classes,
+    first_trainable="conv_pw_9",
+    weights="imagenet",
+    random_layers=(),
+    scaled_to=(-1, 1),
 ):
     """MobileNet with a new head on its global average, all but the last blocks frozen.
 
@@ -149,11 +154,14 @@ def build_mobilenet(
         downloaded otherwise.
     random_layers : sequence of str
         Layers that start at random all the same.
+    scaled_to : (float, float)
+        To what black and white are scaled inside. The ImageNet weights were trained on -1..1; the
+        report's generators scale to 0..1.
 
     Returns
     -------
     keras.Model
-        Input 0..255 (scaled to -1..1 inside), output probabilities (n, num_classes), float32.
+        Input 0..255, output probabilities (n, num_classes), float32.
 
     Raises
     ------
@@ -163,7 +171,8 @@ def build_mobilenet(
         If the file of weights lacks a layer that is not among `random_layers`.
     """
     inputs = keras.Input(input_shape)
-    x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    black, white = scaled_to
+    x = layers.Rescaling((white - black) / 255, offset=black)(inputs)
     base = keras.applications.MobileNet(
         input_tensor=x, include_top=False, pooling="avg", weights=None
     )
