@@ -1,11 +1,17 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from utils.evaluation import (
+    accuracy_by,
+    calibration_error,
     confusion,
     evaluate,
+    fit_temperature,
     mcnemar,
     per_class,
+    reliability,
+    sharpen,
     wilson_interval,
 )
 
@@ -68,3 +74,39 @@ def test_mcnemar_by_hand():
     assert (result["first_only"], result["second_only"]) == (6, 1)
     assert result["p_value"] == pytest.approx(expected)
     assert mcnemar(y_true, first, first)["p_value"] == 1
+
+
+def test_accuracy_of_groups_by_hand():
+    table = pd.DataFrame({"race": list("aaab"), "sex": list("fmmm"), "correct": [1, 1, 0, 1]})
+    by_race = accuracy_by(table.astype({"correct": bool}), "race")
+    assert by_race["n"].tolist() == [3, 1]
+    assert by_race["accuracy"].tolist() == pytest.approx([2 / 3, 1])
+    assert by_race.loc["a", ["low", "high"]].tolist() == pytest.approx(wilson_interval(2, 3))
+    assert accuracy_by(table, ["race", "sex"])["n"].to_dict() == {
+        ("a", "f"): 1, ("a", "m"): 2, ("b", "m"): 1,
+    }  # fmt: skip
+
+
+def test_temperature_is_found_again():
+    noise = np.random.default_rng(0)
+    logits = noise.normal(0, 2, (20_000, 3))
+    honest = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    y_true = np.array([noise.choice(3, p=row) for row in honest])
+    too_sure = sharpen(honest, 1 / 2.5)
+    temperature = fit_temperature(y_true, too_sure)
+    assert temperature == pytest.approx(2.5, rel=0.05)
+    np.testing.assert_allclose(sharpen(too_sure, 2.5), honest, atol=1e-4)
+    before, after = (
+        calibration_error(reliability(y_true, p))
+        for p in (too_sure, sharpen(too_sure, temperature))
+    )
+    assert after < 0.02 < before
+
+
+def test_reliability_by_hand():
+    # Two images at 0.9, one of them wrong; one at 0.5 and right: |0.9 - 0.5| 2/3 + |0.5 - 1| 1/3
+    probabilities = np.vstack([one_hot([0, 1], 0.9), one_hot([2], 0.5)])
+    bins = reliability(np.array([0, 0, 2]), probabilities, num_bins=5)
+    assert bins["n"].tolist() == [1, 2]
+    assert bins["accuracy"].tolist() == [1, 0.5]
+    assert calibration_error(bins) == pytest.approx(0.4 * 2 / 3 + 0.5 / 3)

@@ -1,8 +1,11 @@
 """Numbers: accuracy with its interval, one table row for each class."""
 
+import numpy as np
 import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from scipy.stats import binomtest
-from sklearn.metrics import classification_report, confusion_matrix, f1_score
+from sklearn.metrics import classification_report, confusion_matrix, f1_score, log_loss
 
 
 def wilson_interval(correct, n):
@@ -108,3 +111,96 @@ def mcnemar(y_true, probabilities, others):
     counts = int((first & ~second).sum()), int((second & ~first).sum())
     p_value = binomtest(counts[0], sum(counts)).pvalue if sum(counts) else 1.0
     return {"first_only": counts[0], "second_only": counts[1], "p_value": float(p_value)}
+
+
+def accuracy_by(table, columns):
+    """Accuracy of each group with its 95 % Wilson interval.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        A row for each image, with a boolean column ``correct``.
+    columns : str or list of str
+        What makes the groups.
+
+    Returns
+    -------
+    pandas.DataFrame
+        n, accuracy, low, high; indexed by group.
+    """
+    groups = table.groupby(columns, observed=True)["correct"].agg(["size", "sum", "mean"])
+    intervals = [wilson_interval(right, n) for right, n in zip(groups["sum"], groups["size"])]
+    groups[["low", "high"]] = intervals
+    return groups.drop(columns="sum").rename(columns={"size": "n", "mean": "accuracy"})
+
+
+def sharpen(probabilities, temperature):
+    """Divide the logits by a temperature: above 1 makes a network less sure of itself.
+
+    Parameters
+    ----------
+    probabilities : numpy.ndarray, float, (n, num_classes)
+    temperature : float
+
+    Returns
+    -------
+    numpy.ndarray, float, (n, num_classes)
+        With the same order of classes in each row.
+    """
+    # log p is the logits but for a constant of each row, which softmax takes away again.
+    return softmax(np.log(np.maximum(probabilities, 1e-12)) / temperature, axis=1)
+
+
+def fit_temperature(y_true, probabilities):
+    """Find the temperature that makes validation labels most likely (Guo et al. 2017).
+
+    Source: arXiv:1706.04599.
+
+    Parameters
+    ----------
+    y_true : numpy.ndarray, int, (n,)
+        Of the validation split.
+    probabilities : numpy.ndarray, float, (n, num_classes)
+
+    Returns
+    -------
+    float
+    """
+
+    def loss(log_temperature):
+        calibrated = sharpen(probabilities, np.exp(log_temperature))
+        return log_loss(y_true, calibrated, labels=range(probabilities.shape[1]))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def reliability(y_true, probabilities, num_bins=15):
+    """Compare how sure a network is with how often it is right.
+
+    Parameters
+    ----------
+    y_true : numpy.ndarray, int, (n,)
+    probabilities : numpy.ndarray, float, (n, num_classes)
+    num_bins : int
+        Of equal width, of the largest probability.
+
+    Returns
+    -------
+    pandas.DataFrame
+        confidence (mean), accuracy, n of each bin that has images. The expected calibration error
+        is the mean of their absolute difference, weighted by n: see `calibration_error`.
+    """
+    table = pd.DataFrame(
+        {
+            "confidence": probabilities.max(axis=1),
+            "accuracy": probabilities.argmax(axis=1) == y_true,
+        }
+    )
+    bins = pd.cut(table["confidence"], np.linspace(0, 1, num_bins + 1))
+    groups = table.groupby(bins, observed=True)
+    return groups.mean().assign(n=groups.size())
+
+
+def calibration_error(bins):
+    """Expected calibration error of a table of `reliability`."""
+    return float(np.average((bins["confidence"] - bins["accuracy"]).abs(), weights=bins["n"]))
