@@ -1,0 +1,43 @@
+"""Where a network looked: Grad-CAM."""
+
+import cv2
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def grad_cam(model, image, class_index=None):
+    """Heat map of the places that speak for a class (Selvaraju et al. 2017, arXiv:1610.02391).
+
+    Taught in notebook 03.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A functional model with convolutions.
+    image : numpy.ndarray, 0..255, (height, width, channels)
+    class_index : int, optional
+        The predicted class by default.
+
+    Returns
+    -------
+    numpy.ndarray, float32, 0..1, (height, width)
+        0 where nothing speaks for the class.
+    """
+    last = [layer for layer in model.layers if len(layer.output.shape) == 4 and _is_map(layer)][-1]
+    logits = model.get_layer("probabilities").input
+    both = keras.Model(model.input, [last.output, logits])
+    with tf.GradientTape() as tape:
+        features, scores = both(image[None].astype(np.float32), training=False)
+        tape.watch(features)
+        index = int(scores[0].numpy().argmax()) if class_index is None else class_index
+        score = scores[:, index]
+    weights = tf.reduce_mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)
+    heat = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))[0].numpy()
+    heat = cv2.resize(heat, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return heat / max(heat.max(), 1e-12)
+
+
+def _is_map(layer):
+    """Say whether a layer's output still has places (a pooled one has a single one)."""
+    return layer.output.shape[1] > 1

@@ -1,0 +1,84 @@
+"""What a camera does to faces that training images do not show: dark, noisy, blurred, moved."""
+
+import cv2
+import numpy as np
+
+
+def darken(image, severity):
+    """Leave this share of the light: 1 is the image, 0 is black."""
+    return image * severity
+
+
+def add_noise(image, severity):
+    """Add normal noise of this standard deviation, in grey levels."""
+    return image + np.random.default_rng(0).normal(0, severity, image.shape)
+
+
+def blur(image, severity):
+    """Blur by a Gaussian of this standard deviation, in pixels."""
+    if severity == 0:
+        return image
+    return cv2.GaussianBlur(image, (0, 0), severity, borderType=cv2.BORDER_REPLICATE)
+
+
+def rotate(image, severity):
+    """Turn by this many degrees, counterclockwise."""
+    return _move(image, degrees=severity)
+
+
+def rescale(image, severity):
+    """Enlarge the face by this factor: above 1 the crop is too narrow, below too wide."""
+    return _move(image, scale=severity)
+
+
+def shift(image, severity):
+    """Move the face to the right by this share of the image."""
+    return _move(image, right=severity)
+
+
+def _move(image, degrees=0.0, scale=1.0, right=0.0):
+    height, width = image.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
+    matrix[0, 2] += right * width
+    # What was outside the image repeats its border, as in the crops of the realtime loop.
+    return cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+
+
+# The first severity leaves the image as it is.
+CORRUPTIONS = {
+    "darkness": (darken, (1.0, 0.5, 0.25, 0.12, 0.06)),
+    "noise": (add_noise, (0, 8, 16, 32, 64)),
+    "blur": (blur, (0, 0.5, 1, 2, 3)),
+    "rotation": (rotate, (0, 10, 20, 30, 45)),
+    "scale": (rescale, (1.0, 0.7, 0.85, 1.2, 1.4)),
+    "shift": (shift, (0, 0.05, 0.1, 0.2, 0.3)),
+}
+
+
+def corrupt(images, name, severity):
+    """Change images as a camera might.
+
+    Taught in notebooks 03 and 04.
+
+    Parameters
+    ----------
+    images : numpy.ndarray, uint8, 0..255, (n, height, width, channels)
+    name : str
+        Key of `CORRUPTIONS`.
+    severity : float
+        One of its severities, or another value of the same unit.
+
+    Returns
+    -------
+    numpy.ndarray, uint8, 0..255, (n, height, width, channels)
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    if name not in CORRUPTIONS:
+        raise ValueError(f"corruption is {name!r}, expected one of {sorted(CORRUPTIONS)}")
+    change, _ = CORRUPTIONS[name]
+    changed = [change(image.astype(np.float32), severity) for image in images]
+    return np.clip(np.rint(np.stack(changed)), 0, 255).astype(np.uint8).reshape(images.shape)
