@@ -1,0 +1,120 @@
+import cv2
+import numpy as np
+import pytest
+
+from utils.tracking import FaceTracker, Smoother, overlap
+
+SCENE = cv2.GaussianBlur(
+    np.random.default_rng(0).integers(0, 256, (240, 320, 3)).astype(np.uint8), (0, 0), 2
+)
+PATCH = cv2.GaussianBlur(
+    np.random.default_rng(1).integers(0, 256, (80, 80, 3)).astype(np.uint8), (0, 0), 2
+)
+
+
+def frame_with(*places):
+    frame = SCENE.copy()
+    for left, top in places:
+        frame[top : top + 80, left : left + 80] = PATCH
+    return frame
+
+
+class Detector:
+    """Says what it is told, and counts how often it was asked."""
+
+    def __init__(self, boxes=()):
+        self.boxes, self.asked = list(boxes), 0
+
+    def detect(self, frame):
+        self.asked += 1
+        return self.boxes
+
+
+def test_overlap_by_hand():
+    assert overlap((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(50 / 150)
+    assert overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
+    assert overlap((0, 0, 10, 10), (20, 20, 5, 5)) == 0
+
+
+def test_a_face_is_followed_while_the_detector_is_blind():
+    detector = Detector([(100, 80, 80, 80)])
+    tracker = FaceTracker(detector, detect_every=1, keep_for=30)
+    tracker.update(frame_with((100, 80)))
+    detector.boxes = []
+    for step in range(1, 21):
+        (track,) = tracker.update(frame_with((100 + 3 * step, 80 + step)))
+    assert track.number == 1 and track.unseen == 20
+    np.testing.assert_allclose(track.box, (160, 100, 80, 80), atol=4)
+
+
+def test_a_face_that_comes_nearer_gets_a_larger_box():
+    detector = Detector([(120, 80, 80, 80)])
+    tracker = FaceTracker(detector, detect_every=1000)
+    for side in range(80, 121, 4):
+        frame = SCENE.copy()
+        left, top = 160 - side // 2, 120 - side // 2
+        frame[top : top + side, left : left + side] = cv2.resize(PATCH, (side, side))
+        (track,) = tracker.update(frame)
+    assert track.box[2] == pytest.approx(120, rel=0.1)
+    assert detector.asked == 1
+
+
+def test_an_unseen_face_is_dropped_in_time():
+    detector = Detector([(100, 80, 80, 80)])
+    tracker = FaceTracker(detector, detect_every=1, keep_for=5)
+    tracker.update(frame_with((100, 80)))
+    detector.boxes = []
+    lengths = [len(tracker.update(frame_with((100, 80)))) for _ in range(7)]
+    assert lengths == [1] * 5 + [0] * 2
+
+
+def test_the_detector_is_asked_every_few_frames():
+    detector = Detector([(100, 80, 80, 80)])
+    tracker = FaceTracker(detector, detect_every=3)
+    for _ in range(9):
+        tracker.update(frame_with((100, 80)))
+    assert detector.asked == 3
+    detector.boxes = []
+    empty = FaceTracker(detector, detect_every=3)
+    for _ in range(9):
+        empty.update(SCENE)
+    assert detector.asked == 3 + 9, "where there is no face, each frame is searched"
+
+
+def test_two_faces_keep_their_numbers_whatever_the_order_of_the_boxes():
+    detector = Detector([(20, 80, 80, 80), (200, 80, 80, 80)])
+    tracker = FaceTracker(detector, detect_every=1)
+    tracker.update(frame_with((20, 80), (200, 80)))
+    detector.boxes = [(196, 82, 80, 80), (24, 82, 80, 80)]
+    tracks = tracker.update(frame_with((24, 82), (196, 82)))
+    assert [(track.number, track.box[0]) for track in tracks] == [(1, 24), (2, 196)]
+    detector.boxes = [(24, 82, 80, 80), (120, 0, 60, 60), (196, 82, 80, 80)]
+    tracks = tracker.update(frame_with((24, 82), (196, 82)))
+    assert [track.number for track in tracks] == [1, 2, 3]
+
+
+def test_another_frame_size_starts_anew():
+    detector = Detector([(100, 80, 80, 80)])
+    tracker = FaceTracker(detector)
+    tracker.update(frame_with((100, 80)))
+    (track,) = tracker.update(frame_with((100, 80))[:200])
+    assert track.number == 2
+
+
+def test_a_blank_frame_loses_the_face_without_an_error():
+    detector = Detector([(100, 80, 80, 80)])
+    tracker = FaceTracker(detector, detect_every=1000)
+    tracker.update(frame_with((100, 80)))
+    detector.boxes = []
+    assert tracker.update(np.zeros_like(SCENE)) == []
+
+
+def test_smoothing_by_hand_and_for_each_track():
+    smoother = Smoother(memory=0.5)
+    assert smoother.update(1, {"a": 1.0, "b": 0.0}) == {"a": 1.0, "b": 0.0}
+    assert smoother.update(1, {"a": 0.0, "b": 1.0}) == {"a": 0.5, "b": 0.5}
+    assert smoother.update(2, {"a": 0.0, "b": 1.0}) == {"a": 0.0, "b": 1.0}
+    smoother.forget_all_but([2])
+    assert smoother.update(1, {"a": 0.0, "b": 1.0})["b"] == 1
+    with pytest.raises(ValueError, match="memory is 1"):
+        Smoother(1)
