@@ -107,6 +107,11 @@ def raw_path(dataset):
     return candidates[0]
 
 
+def models_dir():
+    """Where models of others are kept once they were downloaded."""
+    return _full_data_dir() / "models"
+
+
 def imagenet_path():
     """Where a copy of MobileNet's ImageNet weights is looked for before they are downloaded."""
     return _full_data_dir() / "raw" / "mobilenet_imagenet.npz"

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from utils import config, yunet
+from utils.yunet import _haar_like_box, fetch_weights
+
+
+class Response:
+    def __init__(self, content):
+        self.content = content
+
+    def read(self):
+        return self.content
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+
+def test_weights_are_downloaded_once_and_checked(workspace, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        yunet.urllib.request, "urlopen", lambda url, timeout: asked.append(url) or Response(b"abc")
+    )
+    # sha256 of "abc", from FIPS 180-2
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    monkeypatch.setattr(yunet, "SHA256", digest)
+    for _ in range(2):
+        assert fetch_weights().read_bytes() == b"abc"
+    assert len(asked) == 1 and asked[0].endswith(yunet.NAME)
+    fetch_weights().write_bytes(b"abd")
+    with pytest.raises(ValueError, match="delete it, and it is downloaded again"):
+        fetch_weights()
+
+
+def test_without_a_network_it_says_what_to_do(workspace, monkeypatch):
+    def no_network(url, timeout):
+        raise yunet.urllib.error.URLError("unreachable")
+
+    monkeypatch.setattr(yunet.urllib.request, "urlopen", no_network)
+    with pytest.raises(ConnectionError, match="use the Haar cascade"):
+        fetch_weights()
+    assert not list(config.models_dir().glob("*"))
+
+
+def test_box_from_features_by_hand():
+    # Eyes 40 apart, mouth 40 below them: a box of 2.66 x 40, the middle of all 6.8 % below centre.
+    points = np.array([[80, 100], [120, 100], [100, 120], [90, 140], [110, 140]], float)
+    side = 2.66 * 40
+    left, top, width, height = _haar_like_box(points)
+    assert width == height == round(side)
+    assert left == round(100 - side / 2)
+    assert top == round(120 - 0.068 * side - side / 2)
