@@ -1,0 +1,68 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from utils import config
+from utils.data import EMOTIONS, load_prepared
+from utils.ferplus import COLUMNS, USAGES, agreed, load_votes, soften
+
+
+@pytest.fixture
+def votes_file(prepared_workspace):
+    """Votes that say which row they belong to: row number in anger, class in happiness."""
+    labels = load_prepared("fer2013").labels.astype({"item": int}).set_index("item")
+    size = labels.index.max() + 1
+    table = pd.DataFrame(0, index=range(size), columns=[*COLUMNS.values(), "contempt", "NF"])
+    table["Usage"] = "Training"
+    for item, row in labels.iterrows():
+        table.loc[item, "anger"] = item
+        table.loc[item, "happiness"] = EMOTIONS.index(row["label"])
+        table.loc[item, "Usage"] = USAGES[row["split"]]
+    path = config.data_dir("fer2013") / "raw" / "ferplus_votes.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_votes_come_in_the_order_of_the_images(votes_file):
+    labels = load_prepared("fer2013").labels
+    for split in USAGES:
+        votes = load_votes(split)
+        expected = []
+        for name in EMOTIONS:
+            files = labels[(labels["split"] == split) & (labels["label"] == name)]
+            expected += [
+                (int(row["item"]), name) for _, row in files.sort_values("file").iterrows()
+            ]
+        assert votes[:, EMOTIONS.index("angry")].tolist() == [item for item, _ in expected]
+        classes = [EMOTIONS[index] for index in votes[:, EMOTIONS.index("happy")]]
+        assert classes == [name for _, name in expected]
+
+
+def test_votes_in_another_order_are_refused(votes_file):
+    table = pd.read_csv(votes_file)
+    table.iloc[::-1].to_csv(votes_file, index=False)
+    with pytest.raises(ValueError, match="not in the order of fer2013.csv"):
+        load_votes("test")
+
+
+def test_other_forms_of_fer_have_no_rows(votes_file):
+    path = load_prepared("fer2013").folder / "labels.csv"
+    table = pd.read_csv(path)
+    table["item"] = "train/angry/Training_123.jpg"
+    table.to_csv(path, index=False)
+    with pytest.raises(ValueError, match="prepare it from fer2013.csv"):
+        load_votes("test")
+
+
+def test_missing_votes_say_what_was_looked_for(prepared_workspace):
+    with pytest.raises(FileNotFoundError, match="fer2013new.csv and ferplus_votes.csv"):
+        load_votes("test")
+
+
+def test_shares_by_hand():
+    votes = np.array([[6, 0, 0, 2, 0, 0, 0], [0] * 7, [0, 0, 0, 0, 0, 0, 10]])
+    labels, num_without = soften(votes, np.array([3, 1, 0]))
+    np.testing.assert_allclose(labels[0], [0.75, 0, 0, 0.25, 0, 0, 0])
+    assert labels[1].argmax() == 1 and labels[1].sum() == 1 and num_without == 1
+    assert labels[2].argmax() == 6 and labels.dtype == np.float32
+    assert agreed(votes).tolist() == [False, False, True]

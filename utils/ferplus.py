@@ -1,0 +1,97 @@
+"""FER+: what ten people saw in each image of FER-2013 (Barsoum et al. 2016, arXiv:1608.01041)."""
+
+import numpy as np
+import pandas as pd
+
+from utils import config
+from utils.data import EMOTIONS, load_prepared
+
+RAW_NAMES = ("fer2013new.csv", "ferplus_votes.csv")
+# Votes for contempt, "unknown" and "no face" have no class in FER-2013.
+COLUMNS = {
+    "angry": "anger",
+    "disgust": "disgust",
+    "fear": "fear",
+    "happy": "happiness",
+    "sad": "sadness",
+    "surprise": "surprise",
+    "neutral": "neutral",
+}
+USAGES = {"train": "Training", "valid": "PublicTest", "test": "PrivateTest"}
+
+
+def load_votes(split):
+    """Read the votes on the images of a split.
+
+    Taught in notebook 03.
+
+    Parameters
+    ----------
+    split : {"train", "valid", "test"}
+
+    Returns
+    -------
+    numpy.ndarray, int64, (n, 7)
+        Votes for each emotion in the order of `EMOTIONS`, of at most ten people; a row for each
+        image in the order of `utils.data.load_split`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file of votes is not in ``data/raw/``, or FER-2013 is not prepared.
+    ValueError
+        If FER-2013 was prepared from a form that does not keep the order of its rows.
+    """
+    folder = config.data_dir("fer2013") / "raw"
+    paths = [folder / name for name in RAW_NAMES if (folder / name).is_file()]
+    if not paths:
+        raise FileNotFoundError(
+            f"no votes in {folder}: looked for {' and '.join(RAW_NAMES)}; data/README.md says "
+            "where to get them"
+        )
+    votes = pd.read_csv(paths[0])
+    labels = load_prepared("fer2013").labels
+    labels = labels[labels["split"] == split].sort_values("file")
+    labels = pd.concat([labels[labels["label"] == name] for name in EMOTIONS])
+    rows = pd.to_numeric(labels["item"], errors="coerce")
+    if rows.isna().any() or rows.max() >= len(votes):
+        raise ValueError(
+            f"the votes belong to rows of fer2013.csv, and FER-2013 was prepared from files such "
+            f"as {labels['item'].iloc[0]}: prepare it from fer2013.csv"
+        )
+    chosen = votes.iloc[rows.astype(int)]
+    if not (chosen["Usage"] == USAGES[split]).all():
+        raise ValueError(
+            f"{paths[0].name} has other splits than the prepared images: it is not in the order "
+            "of fer2013.csv"
+        )
+    return chosen[[COLUMNS[name] for name in EMOTIONS]].to_numpy()
+
+
+def soften(votes, y_true):
+    """Turn votes into the labels that a network can learn from.
+
+    Parameters
+    ----------
+    votes : numpy.ndarray, int, (n, 7)
+    y_true : numpy.ndarray, int, (n,)
+        FER-2013's own labels, used where nobody voted for one of its emotions.
+
+    Returns
+    -------
+    probabilities : numpy.ndarray, float32, (n, 7)
+        Shares of the votes.
+    num_without : int
+        Images that kept FER-2013's label.
+    """
+    totals = votes.sum(axis=1)
+    without = totals == 0
+    probabilities = np.where(
+        without[:, None], np.eye(votes.shape[1])[y_true], votes / np.maximum(totals, 1)[:, None]
+    )
+    return probabilities.astype(np.float32), int(without.sum())
+
+
+def agreed(votes, num_people=7):
+    """Say for which images at least so many people saw the same emotion: bool (n,)."""
+    return votes.max(axis=1) >= num_people
