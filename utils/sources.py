@@ -1,5 +1,6 @@
 """Frames from a camera, a video file, pictures or arrays, all in the same form."""
 
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,10 @@ class FrameSource:
         Released at the end of the block.
     stop_reason : str
         Why the frames ended; set when they end.
+    skipped : int
+        Frames of a camera that came while the one before was still worked on.
+    reader : threading.Thread, optional
+        Reads a camera; stopped at the end of the block.
     """
 
     name: str
@@ -46,6 +51,8 @@ class FrameSource:
     path: Path | None = None
     capture: object = None
     stop_reason: str = ""
+    skipped: int = 0
+    reader: object = None
 
     def __iter__(self):
         for frame in self.frames:
@@ -56,6 +63,8 @@ class FrameSource:
         return self
 
     def __exit__(self, *exception):
+        if self.reader is not None:
+            self.reader.stop()
         if self.capture is not None:
             self.capture.release()
 
@@ -155,21 +164,61 @@ def _open_camera(number):
     source = FrameSource(
         f"camera_{number}", live=True, capture=capture, frames_per_second=_claimed_rate(capture)
     )
-    source.frames = _camera_frames(source)
+    source.reader = _NewestFrames(source)
+    source.frames = source.reader.frames()
     return source
 
 
-def _camera_frames(source):
-    failures = 0
-    while failures < CAMERA_RETRIES:
-        success, frame = source.capture.read()
-        if success:
+class _NewestFrames(threading.Thread):
+    """Reads a camera all the time, so that who asks gets the newest frame and never an old one.
+
+    Cameras queue frames: a loop that is slower than its camera would show the past.
+    """
+
+    def __init__(self, source):
+        super().__init__(name=source.name, daemon=True)
+        self._source = source
+        self._arrived = threading.Condition()
+        self._frame = None
+        self._ended = False
+        self._stopping = False
+
+    def run(self):
+        failures = 0
+        while failures < CAMERA_RETRIES and not self._stopping:
+            success, frame = self._source.capture.read()
+            if not success:
+                failures += 1
+                time.sleep(CAMERA_RETRY_SECONDS)
+                continue
             failures = 0
+            with self._arrived:
+                self._source.skipped += self._frame is not None
+                self._frame = frame
+                self._arrived.notify()
+        with self._arrived:
+            self._ended = True
+            self._arrived.notify()
+
+    def frames(self):
+        """Yield frames until the camera gives no more."""
+        self.start()
+        while True:
+            with self._arrived:
+                self._arrived.wait_for(lambda: self._frame is not None or self._ended)
+                frame, self._frame = self._frame, None
+            if frame is None:
+                break
             yield frame
-        else:
-            failures += 1
-            time.sleep(CAMERA_RETRY_SECONDS)
-    source.stop_reason = f"{source.name} gave no frame {CAMERA_RETRIES} times in a row"
+        self._source.stop_reason = (
+            f"{self._source.name} gave no frame {CAMERA_RETRIES} times in a row"
+        )
+
+    def stop(self):
+        """End the thread; a camera must not be released while it is read."""
+        self._stopping = True
+        if self.is_alive():
+            self.join()
 
 
 def _open_video(path):
