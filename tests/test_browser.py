@@ -1,0 +1,32 @@
+import cv2
+import numpy as np
+import pytest
+
+from utils.browser import BrowserCamera
+
+
+@pytest.fixture
+def camera(monkeypatch):
+    widget = BrowserCamera(lambda frame: [((16, 12, 32, 24), f"width {frame.shape[1]}")])
+    widget.sent = []
+    monkeypatch.setattr(widget, "send", lambda content: widget.sent.append(content))
+    return widget
+
+
+def jpeg(frame):
+    return memoryview(cv2.imencode(".jpg", frame)[1].tobytes())
+
+
+def test_a_frame_is_answered_with_boxes_in_shares_of_the_picture(camera):
+    frame = np.full((48, 64, 3), 128, np.uint8)
+    camera._handle_custom_msg({"kind": "frame", "number": 7}, [jpeg(frame)])
+    (answer,) = camera.sent
+    assert answer["kind"] == "faces" and answer["number"] == 7 and answer["milliseconds"] > 0
+    assert answer["faces"] == [{"box": [0.25, 0.25, 0.5, 0.5], "text": "width 64"}]
+
+
+def test_what_is_no_picture_is_answered_with_an_error(camera):
+    camera._handle_custom_msg({"kind": "frame", "number": 1}, [memoryview(b"no jpeg")])
+    assert camera.sent[0]["kind"] == "error" and camera.sent[0]["number"] == 1
+    camera._handle_custom_msg({"kind": "hello"}, [])
+    assert len(camera.sent) == 1
