@@ -38,8 +38,15 @@ def test_shuffling_depends_on_the_seed_alone():
     assert first.tolist() != LABELS.tolist()
 
 
-def test_strong_keeps_shape_and_range():
-    images, _, _ = collect(augmentation="strong", shuffle_seed=0)
+def test_labels_can_be_probabilities():
+    soft = np.random.default_rng(0).dirichlet(np.ones(3), 64).astype(np.float32)
+    batches = make_dataset(HALF_WHITE, soft, 3, 10)
+    np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), soft)
+
+
+@pytest.mark.parametrize("name", ["strong", "heavy"])
+def test_strong_changes_keep_shape_and_range(name):
+    images, _, _ = collect(augmentation=name, shuffle_seed=0)
     assert images.shape == HALF_WHITE.shape
     assert images.min() >= 0 and images.max() <= 255
     assert len({image.tobytes() for image in images}) > 32
@@ -69,6 +76,18 @@ def test_affine_against_plain_indexing(monkeypatch):
     every_second = np.clip(2 * np.arange(9) - 4, 0, 8)  # twice the step about the centre
     shrunk = affine_with(monkeypatch, image, zoom=1.0)
     np.testing.assert_allclose(shrunk, image[every_second][:, every_second], atol=1e-2)
+
+
+def test_heavy_erases_a_rectangle_of_half_of_the_images():
+    layer = build_augmentation("heavy", 0)[-1]
+    images = np.zeros((1000, 48, 48, 1), np.float32)
+    erased = layer(images, training=True).numpy() == 128
+    touched = erased.any(axis=(1, 2, 3))
+    assert 0.4 < touched.mean() < 0.6
+    for mask in erased[touched][:50, ..., 0]:
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        assert mask.mean() < 0.3
 
 
 def test_images_are_interpolated_to_the_input_size():

@@ -31,6 +31,7 @@ from utils.distribution import (
     wait_for_all,
 )
 from utils.evaluation import evaluate
+from utils.ferplus import load_votes, soften
 from utils.files import read_json, remove, replaced_when_done, write_json
 from utils.models import (
     ModelContract,
@@ -77,7 +78,12 @@ class RunSpec:
     weight_decay : float
         Decoupled, on kernels only.
     label_smoothing : float
-    augmentation : {"none", "flip", "strong"}
+    augmentation : {"none", "flip", "strong", "heavy"}
+    ema : float
+        Above 0, what is kept at the end is the moving average of the weights over the steps, with
+        this momentum.
+    labels : {"own", "ferplus"}
+        "ferplus" learns from the shares of ten people's votes; validation and test keep their own.
     precision : {"auto", "float32", "bfloat16"}
         "auto" takes bfloat16 where one device trains, has it and is faster with it.
     seed : int
@@ -103,6 +109,8 @@ class RunSpec:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     augmentation: str = "flip"
+    ema: float = 0.0
+    labels: str = "own"
     precision: str = "auto"
     seed: int = 0
     evaluate_at: tuple = ()
@@ -113,6 +121,7 @@ class RunSpec:
             ("optimizer", ("adam", "sgd")),
             ("schedule", ("constant", "cosine")),
             ("precision", ("auto", "float32", "bfloat16")),
+            ("labels", ("own", "ferplus")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {allowed}")
@@ -383,13 +392,12 @@ def supports_bfloat16():
 def _difference(folder, spec):
     """Fields in which the folder's spec is another one: name to (stored, asked)."""
     path = folder / "spec.json"
-    stored = read_json(path) if path.is_file() else {}
-    asked = json.loads(json.dumps(asdict(spec)))
-    return {
-        name: (stored.get(name), asked.get(name))
-        for name in {**stored, **asked}
-        if stored.get(name) != asked.get(name)
-    }
+    if not path.is_file():
+        return {"name": (None, spec.name)}
+    # Fields that a stored spec does not have had their default then.
+    stored, asked = (asdict(x) for x in (RunSpec.from_json(read_json(path)), spec))
+    stored, asked = (json.loads(json.dumps(content)) for content in (stored, asked))
+    return {name: (stored[name], asked[name]) for name in asked if stored[name] != asked[name]}
 
 
 def _refuse_another_spec(folder, spec):
@@ -416,6 +424,9 @@ def _remove_leftovers(folder):
 def _load(spec, split):
     stored = spec.contract.face_input.stored  # larger inputs are interpolated batch by batch
     images, y_true, _ = load_split(spec.dataset, split, stored, spec.classes, spec.split_name)
+    if split == "train" and spec.labels == "ferplus":
+        y_true, num_without = soften(load_votes("train"), y_true)
+        print(f"{spec.name}: {num_without} images without a vote for an emotion keep their label")
     return images, y_true
 
 
@@ -491,11 +502,12 @@ def _compile(model, spec, steps):
     if spec.schedule == "cosine":
         learning_rate = keras.optimizers.schedules.CosineDecay(spec.learning_rate, steps)
     weight_decay = spec.weight_decay or None
+    average = {"use_ema": True, "ema_momentum": spec.ema} if spec.ema else {}
     if spec.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(learning_rate, weight_decay=weight_decay)
+        optimizer = keras.optimizers.Adam(learning_rate, weight_decay=weight_decay, **average)
     else:
         optimizer = keras.optimizers.SGD(
-            learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay
+            learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay, **average
         )
     if weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
