@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from utils import config
+from utils import config, training
 from utils.data import EMOTIONS, load_prepared
 from utils.ferplus import COLUMNS, USAGES, agreed, load_votes, soften
+from utils.training import RunSpec
 
 
 @pytest.fixture
@@ -66,3 +69,14 @@ def test_shares_by_hand():
     assert labels[1].argmax() == 1 and labels[1].sum() == 1 and num_without == 1
     assert labels[2].argmax() == 6 and labels.dtype == np.float32
     assert agreed(votes).tolist() == [False, False, True]
+
+
+def test_training_takes_votes_and_the_other_splits_their_own_labels(votes_file, capsys):
+    spec = RunSpec("voted", "fer2013", "compact", 1, labels="ferplus")
+    _, soft = training._load(spec, "train")
+    _, own = training._load(replace(spec, labels="own"), "train")
+    expected, num_without = soften(load_votes("train"), own)
+    np.testing.assert_array_equal(soft, expected)
+    assert f"{num_without} images without a vote" in capsys.readouterr().out
+    _, valid = training._load(spec, "valid")
+    assert valid.ndim == 1

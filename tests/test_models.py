@@ -161,6 +161,17 @@ def test_light_and_contrast_hardly_matter_to_the_compact_network():
     np.testing.assert_allclose(model(images).numpy(), model(brighter).numpy(), atol=0.01)
 
 
+def test_parts_of_the_compact_network_can_be_left_out():
+    def kinds(**arguments):
+        model = BUILDERS["compact"](GREY, 7, widths=[8, 16], **arguments)
+        return [type(layer).__name__ for layer in model.layers]
+
+    assert "Add" in kinds() and "Add" not in kinds(residual=False)
+    assert "Multiply" in kinds() and "Multiply" not in kinds(squeeze=False)
+    assert "LayerNormalization" in kinds()
+    assert "LayerNormalization" not in kinds(normalize_images=False)
+
+
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="2 entries and dense_dropout 3"):
         BUILDERS["final"](GREY, 7, dense_units=(8, 8))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from utils.pipeline import AUGMENTATIONS, RandomAffine, build_augmentation, make_dataset
+from utils.pipeline import AUGMENTATIONS, RandomAffine, build_augmentation, make_dataset, views
 
 HALF_WHITE = np.zeros((64, 8, 8, 1), dtype=np.uint8)
 HALF_WHITE[:, :, 4:] = 255
@@ -113,3 +113,34 @@ def test_unknown_augmentation_is_refused():
     with pytest.raises(ValueError, match="'mixup'.*'flip'"):
         build_augmentation("mixup", 0)
     assert build_augmentation(AUGMENTATIONS[0], 0) == []
+
+
+def test_mixup_mixes_images_and_labels_with_the_same_shares():
+    # Each image holds its own class as a grey level, so a mixture can be read from the pixels.
+    images = np.repeat(np.arange(3, dtype=np.uint8), 20)[:, None, None, None] * np.full(
+        (1, 4, 4, 1), 100, np.uint8
+    )
+    batches = make_dataset(images, np.repeat(np.arange(3), 20), 3, 30, mixup=0.4, shuffle_seed=1)
+    mixed, labels = (np.concatenate(x) for x in zip(*((i.numpy(), y.numpy()) for i, y in batches)))
+    np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(mixed[:, 0, 0, 0], labels @ [0, 100, 200], atol=1e-3)
+    assert ((labels > 0.01) & (labels < 0.99)).any(), "nothing was mixed"
+    _, unmixed = next(iter(make_dataset(images, np.repeat(np.arange(3), 20), 3, 30)))
+    assert set(np.unique(unmixed)) == {0, 1}
+
+
+def test_views_are_moved_and_mirrored():
+    image = np.random.default_rng(0).integers(0, 256, (1, 5, 5, 1), dtype=np.uint8)
+    all_views = [view[0, ..., 0] for view in views(image, shift=1)]
+    original = image[0, ..., 0]
+    expected = [
+        original,
+        original[np.clip(np.arange(5) - 1, 0, 4)],  # face one pixel further down
+        original[np.clip(np.arange(5) + 1, 0, 4)],
+        original[:, np.clip(np.arange(5) - 1, 0, 4)],
+        original[:, np.clip(np.arange(5) + 1, 0, 4)],
+    ]
+    assert len(all_views) == 10
+    for moved, view, mirrored in zip(expected, all_views[::2], all_views[1::2], strict=True):
+        np.testing.assert_array_equal(view, moved)
+        np.testing.assert_array_equal(mirrored, moved[:, ::-1])

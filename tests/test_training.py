@@ -160,6 +160,51 @@ def test_frozen_layers_computed_once_train_as_computed_each_time(prepared_worksp
     assert once.history["loss"].nunique() == 2, "nothing was learned, so nothing was compared"
 
 
+def test_the_average_of_the_weights_is_kept(prepared_workspace, monkeypatch):
+    steps = []
+    callbacks = training._callbacks
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            steps.append([w.numpy() for w in self.model.trainable_weights])
+
+    monkeypatch.setattr(training, "_callbacks", lambda f, s: [*callbacks(f, s), Record()])
+    run = train(replace(SMALL, epochs=2, ema=0.9))
+    average = steps[0]
+    for weights in steps[1:]:
+        average = [0.9 * a + 0.1 * w for a, w in zip(average, weights, strict=True)]
+    kept = [w.numpy() for w in run.load_model().trainable_weights]
+    for ours, expected in zip(kept, average, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(kept, steps[-1]))
+
+
+def test_several_views_of_each_image_are_averaged(prepared_workspace):
+    run = train(replace(SMALL, epochs=1, average_views=True))
+    images, y_true, _ = load_split("fer2013", "test", GREY)
+    model = run.load_model()
+    first, mirrored = (
+        model.predict(np.ascontiguousarray(view), verbose=0)
+        for view in (images, images[:, :, ::-1])
+    )
+    _, single = run.predictions("test")
+    _, averaged = run.predictions("test", averaged=True)
+    np.testing.assert_allclose(single, first, atol=1e-5)
+    rest = 10 * averaged - first - mirrored  # the eight moved views
+    np.testing.assert_allclose(rest.sum(axis=1), 8, atol=1e-3)
+    assert np.abs(averaged - first).max() > 1e-5
+    assert run.metrics["test_averaged"] == evaluate(y_true, averaged)
+
+
+def test_balanced_class_weights_are_inverse_frequencies():
+    y_true = np.array([0, 0, 0, 1, 2, 2])
+    spec = replace(SMALL, class_weight="balanced")
+    expected = {0: 6 / 3 / 3, 1: 6 / 3 / 1, 2: 6 / 3 / 2}
+    assert training._class_weight(spec, y_true) == pytest.approx(expected)
+    assert training._class_weight(spec, np.eye(3)[y_true]) == pytest.approx(expected)
+    assert training._class_weight(SMALL, y_true) is None
+
+
 def test_another_spec_of_the_same_name_is_refused(workspace):
     training._claim_folder(workspace, replace(SMALL, epochs=9))
     training._refuse_another_spec(workspace, SMALL)  # nothing was trained yet
@@ -243,6 +288,8 @@ def test_cosine_reaches_zero_at_the_last_step_and_spares_the_norms(prepared_work
         {"dataset": "mnist"},
         {"optimizer": "lbfgs"},
         {"precision": "int8"},
+        {"labels": "mine"},
+        {"class_weight": "rare"},
         {"evaluate_at": (9,)},
     ],
 )

@@ -185,7 +185,14 @@ def build_mobilenet(
 
 
 def build_compact_cnn(
-    input_shape, num_classes, widths=(64, 128, 256), blocks_per_stage=1, dropout=0.3
+    input_shape,
+    num_classes,
+    widths=(64, 128, 256),
+    blocks_per_stage=1,
+    dropout=0.3,
+    normalize_images=True,
+    residual=True,
+    squeeze=True,
 ):
     """A small residual network with squeeze-and-excitation, about 1.3 million parameters.
 
@@ -203,22 +210,26 @@ def build_compact_cnn(
     blocks_per_stage : int
     dropout : float
         Rate before the classifier.
+    normalize_images : bool
+        Bring each image to mean 0 and deviation 1, inside the network.
+    residual, squeeze : bool
+        False leaves out the shortcuts, or squeeze-and-excitation, to see what they are for.
 
     Returns
     -------
     keras.Model
-        Input 0..255 (each image is brought to mean 0 and deviation 1 inside), output probabilities
-        (n, num_classes), float32.
+        Input 0..255, output probabilities (n, num_classes), float32.
     """
     inputs = keras.Input(input_shape)
     x = layers.Rescaling(1 / 255)(inputs)
-    # Each image gets mean 0 and deviation 1, so light and contrast of the scene matter less.
-    x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False)(x)
+    if normalize_images:  # light and contrast of the scene matter less
+        x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False)(x)
     x = _conv_norm(x, widths[0], 3, strides=2)
     x = layers.Activation("relu")(x)
     for stage, width in enumerate(widths):
         for block in range(blocks_per_stage):
-            x = _residual_block(x, width, strides=2 if stage > 0 and block == 0 else 1)
+            strides = 2 if stage > 0 and block == 0 else 1
+            x = _residual_block(x, width, strides, residual, squeeze)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
     return keras.Model(inputs, _softmax(x, num_classes), name="compact_cnn")
@@ -244,18 +255,18 @@ def _conv_norm(x, filters, kernel_size, strides=1):
     return layers.BatchNormalization()(x)
 
 
-def _residual_block(x, width, strides):
+def _residual_block(x, width, strides, residual, squeeze):
     shortcut = x
-    if strides > 1 or x.shape[-1] != width:
+    if residual and (strides > 1 or x.shape[-1] != width):
         shortcut = _conv_norm(x, width, 1, strides)
     x = layers.Activation("relu")(_conv_norm(x, width, 3, strides))
     x = _conv_norm(x, width, 3)
-    # Squeeze-and-excitation: one weight for each channel, computed from the channels' means.
-    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
-    gate = layers.Conv2D(width // 8, 1, activation="relu")(gate)
-    gate = layers.Conv2D(width, 1, activation="sigmoid")(gate)
-    x = layers.Multiply()([x, gate])
-    return layers.Activation("relu")(layers.Add()([x, shortcut]))
+    if squeeze:  # squeeze-and-excitation: a weight for each channel, from the channels' means
+        gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+        gate = layers.Conv2D(width // 8, 1, activation="relu")(gate)
+        gate = layers.Conv2D(width, 1, activation="sigmoid")(gate)
+        x = layers.Multiply()([x, gate])
+    return layers.Activation("relu")(layers.Add()([x, shortcut]) if residual else x)
 
 
 def _set_imagenet_weights(base, random_layers):

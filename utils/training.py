@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from sklearn.utils.class_weight import compute_class_weight
 from tqdm.auto import tqdm
 
 from utils import config
@@ -41,7 +42,7 @@ from utils.models import (
     split_frozen,
 )
 from utils.normalization import adapt_normalization
-from utils.pipeline import make_dataset
+from utils.pipeline import make_dataset, views
 
 # Below this many images in a run, timing both precisions costs more than the faster one saves.
 IMAGES_WORTH_TIMING = 10_000
@@ -79,6 +80,10 @@ class RunSpec:
         Decoupled, on kernels only.
     label_smoothing : float
     augmentation : {"none", "flip", "strong", "heavy"}
+    mixup : float
+        Above 0, see `utils.pipeline.make_dataset`.
+    class_weight : {"none", "balanced"}
+        "balanced" counts each image by the inverse frequency of its class.
     ema : float
         Above 0, what is kept at the end is the moving average of the weights over the steps, with
         this momentum.
@@ -88,7 +93,10 @@ class RunSpec:
         "auto" takes bfloat16 where one device trains, has it and is faster with it.
     seed : int
     evaluate_at : tuple of int
-        Epochs after which the network is scored as well; the last epoch always is.
+        Epochs after which the network is scored as well, without averaged weights; the last epoch
+        always is.
+    average_views : bool
+        Score also the mean over `utils.pipeline.views` of each image.
     """
 
     name: str
@@ -109,11 +117,14 @@ class RunSpec:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     augmentation: str = "flip"
+    mixup: float = 0.0
+    class_weight: str = "none"
     ema: float = 0.0
     labels: str = "own"
     precision: str = "auto"
     seed: int = 0
     evaluate_at: tuple = ()
+    average_views: bool = False
 
     def __post_init__(self):
         for name, allowed in (
@@ -121,6 +132,7 @@ class RunSpec:
             ("optimizer", ("adam", "sgd")),
             ("schedule", ("constant", "cosine")),
             ("precision", ("auto", "float32", "bfloat16")),
+            ("class_weight", ("none", "balanced")),
             ("labels", ("own", "ferplus")),
         ):
             if getattr(self, name) not in allowed:
@@ -187,8 +199,14 @@ class Run:
         at_epochs = {**self.metrics["at_epoch"], str(self.spec.epochs): self.metrics}
         return at_epochs.get(str(epoch), {}).get(split)
 
-    def predictions(self, split):
+    def predictions(self, split, averaged=False):
         """Labels and probabilities of ``"valid"`` or ``"test"`` after the last epoch.
+
+        Parameters
+        ----------
+        split : {"valid", "test"}
+        averaged : bool
+            The mean over several views of each image, for runs with ``average_views``.
 
         Returns
         -------
@@ -196,7 +214,8 @@ class Run:
         probabilities : numpy.ndarray, float32, (n, num_classes)
         """
         with np.load(self.folder / "predictions.npz") as stored:
-            return stored[f"{split}_true"], stored[f"{split}_probabilities"].astype(np.float32)
+            key = f"{split}_averaged" if averaged else f"{split}_probabilities"
+            return stored[f"{split}_true"], stored[key].astype(np.float32)
 
     def load_model(self):
         """The trained network, float32, from the report's pair of files.
@@ -270,6 +289,7 @@ def train(spec):
         epochs=spec.epochs,
         shuffle=False,  # the data set shuffles
         verbose=2 if is_chief() else 0,
+        class_weight=_class_weight(spec, data["train"][1]),
         callbacks=_callbacks(folder, spec),
     )
     if is_chief():
@@ -286,15 +306,20 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
     trained = spec.contract.build(**_without_download(spec))
     trained.set_weights(model.get_weights())
 
-    def predict(split):
-        return trained.predict(_batches(spec, *data[split]), verbose=0)
+    def predict(images, y_true):
+        return trained.predict(_batches(spec, images, y_true), verbose=0)
 
     metrics, predictions = {"epoch": spec.epochs}, {}
     for split in ("valid", "test"):
-        probabilities = predict(split)
-        metrics[split] = evaluate(data[split][1], probabilities)
-        predictions[f"{split}_true"] = data[split][1].astype(np.uint8)
+        images, y_true = data[split]
+        probabilities = predict(images, y_true)
+        metrics[split] = evaluate(y_true, probabilities)
+        predictions[f"{split}_true"] = y_true.astype(np.uint8)
         predictions[f"{split}_probabilities"] = probabilities
+        if spec.average_views:
+            averaged = np.mean([predict(view, y_true) for view in views(images)], axis=0)
+            metrics[f"{split}_averaged"] = evaluate(y_true, averaged)
+            predictions[f"{split}_averaged"] = averaged
     with replaced_when_done(folder / "predictions.npz") as partial:
         np.savez_compressed(partial, **predictions)
     save_model(trained, spec.contract, folder)
@@ -304,7 +329,7 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
         trained_part.load_weights(_snapshot_path(folder, epoch))
         trained.set_weights(model.get_weights())
         metrics["at_epoch"][str(epoch)] = {
-            split: evaluate(data[split][1], predict(split)) for split in ("valid", "test")
+            split: evaluate(data[split][1], predict(*data[split])) for split in ("valid", "test")
         }
 
     seconds = Run(folder, spec).history["seconds"]
@@ -430,6 +455,15 @@ def _load(spec, split):
     return images, y_true
 
 
+def _class_weight(spec, y_true):
+    if spec.class_weight == "none":
+        return None
+    indices = y_true if y_true.ndim == 1 else y_true.argmax(axis=1)
+    present = np.unique(indices)
+    weights = compute_class_weight("balanced", classes=present, y=indices)
+    return dict(zip(present.tolist(), weights.tolist()))
+
+
 def _batches(spec, images, y_true, training=False):
     return make_dataset(
         images,
@@ -439,6 +473,7 @@ def _batches(spec, images, y_true, training=False):
         # A path holds features of frozen layers, of whatever size these have.
         input_size=None if isinstance(images, Path) else (spec.height, spec.width),
         augmentation=spec.augmentation if training else "none",
+        mixup=spec.mixup if training else 0.0,
         shuffle_seed=spec.seed if training else None,
     )
 
