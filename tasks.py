@@ -5,6 +5,7 @@
     python tasks.py lab     open JupyterLab
     python tasks.py train   train the spec of a stored run again (--help says how)
     python tasks.py report  one HTML page from all finished runs
+    python tasks.py evaluate --fer FILE --utk FOLDER   score the shipped networks on your data
 
 The first call makes .venv and installs requirements.txt there (a few minutes, about 2 GB); later
 calls install again only when a list of requirements has changed.
@@ -28,6 +29,7 @@ COMMANDS = {
     "test": ["-m", "pytest"],
     "train": ["-m", "utils.training"],
     "report": ["-m", "utils.report"],
+    "evaluate": ["-m", "utils.evaluation"],
     "lab": ["-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks/01_prepare_fer.ipynb"],
 }
 

@@ -1,10 +1,15 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from utils import config, evaluation
+from utils.data import load_prepared, load_split
 from utils.evaluation import (
     accuracy_by,
     calibration_error,
+    choose_threshold,
     confusion,
     evaluate,
     fit_temperature,
@@ -14,6 +19,7 @@ from utils.evaluation import (
     sharpen,
     wilson_interval,
 )
+from utils.models import load_pretrained
 
 # Three classes; true 0 0 0 1 1 2, predicted 0 0 1 1 2 2
 Y_TRUE = np.array([0, 0, 0, 1, 1, 2])
@@ -110,3 +116,63 @@ def test_reliability_by_hand():
     assert bins["n"].tolist() == [1, 2]
     assert bins["accuracy"].tolist() == [1, 0.5]
     assert calibration_error(bins) == pytest.approx(0.4 * 2 / 3 + 0.5 / 3)
+
+
+def test_threshold_by_hand():
+    # Sorted by confidence: right, right, wrong, right, wrong; shares 1, 1, 2/3, 3/4, 3/5
+    confidence = np.array([0.6, 0.9, 0.8, 0.7, 0.95])
+    y_true = np.array([1, 0, 1, 0, 0])
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    assert choose_threshold(y_true, probabilities, 0.75) == (0.7, 0.8)
+    assert choose_threshold(y_true, probabilities, 0.9) == (0.9, 0.4)
+    with pytest.raises(ValueError, match="accuracy of 0.9"):
+        choose_threshold(1 - y_true[[1, 4]], probabilities[[1, 4]], 0.9)
+
+
+def test_age_bands_have_their_ends():
+    bands = evaluation.age_bands(pd.Series([0, 5, 6, 18, 60, 61, 116]))
+    assert bands.tolist() == ["0-5", "0-5", "6-17", "18-30", "46-60", "61+", "61+"]
+
+
+def test_shipped_networks_are_scored_from_the_command_line(prepared_workspace, capsys):
+    raw = prepared_workspace / "data" / "raw"
+    arguments = ["--fer", raw / "fer2013.csv", "--utk", raw / "UTKFace", "--json"]
+    assert evaluation.main([str(argument) for argument in arguments]) == 0
+    captured = capsys.readouterr()
+    tables = json.loads(captured.out)
+    assert {path.name for path in raw.iterdir()} == {"fer2013.csv", "UTKFace"}, "raw is only read"
+    for dataset, records in tables.items():
+        name = records[0]["model"]
+        assert f"{name}: its run does not say which images it had" in captured.err
+        model, contract = load_pretrained(name)
+        images, y_true, _ = load_split(dataset, "test", contract.face_input)
+        expected = evaluate(y_true, model.predict(images, verbose=0))
+        first = records[0]
+        assert first["test images"] == "all test images"
+        assert {key: first[key] for key in expected} == pytest.approx(expected)
+    rows = {record["test images"]: record for record in tables["utkface"]}
+    labels = load_prepared("utkface").labels.query("split == 'test'")
+    assert rows["ages 18 to 60"]["n"] == labels["age"].between(18, 60).sum()
+    assert rows["female"]["n"] + rows["male"]["n"] == len(labels)
+    races = labels["race"].value_counts()
+    assert {race: rows[race]["n"] for race in races.index} == races.to_dict()
+
+
+def test_other_images_than_the_run_s_are_pointed_out(prepared_workspace):
+    folder = config.RUNS_DIR / "some_run"
+    folder.mkdir(parents=True)
+    prepared = load_prepared("fer2013")
+    data = evaluation.fingerprint(prepared)
+    (folder / "metrics.json").write_text(json.dumps({"data": data}))
+    assert "the same images" in evaluation._note_on_images("some_run", prepared)
+    data["train"]["sha256"] = "another"
+    (folder / "metrics.json").write_text(json.dumps({"data": data}))
+    assert "may be among" in evaluation._note_on_images("some_run", prepared)
+
+
+def test_command_line_says_what_is_wrong(tmp_path, capsys):
+    assert evaluation.main(["--fer", str(tmp_path / "none.csv")]) == 1
+    assert "none.csv does not exist" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluation.main([])
+    assert "give --fer, --utk or both" in capsys.readouterr().err

@@ -140,6 +140,11 @@ def load_prepared(dataset, split_name="default"):
         raise FileNotFoundError(
             f"{folder} is not prepared: run notebooks/{NOTEBOOKS[dataset]}.ipynb first"
         )
+    return read_prepared(folder)
+
+
+def read_prepared(folder):
+    """Read the tables in the folder of a prepared data set."""
     facts = read_json(folder / "prepared.json")
     return PreparedDataset(
         folder=folder,
@@ -153,18 +158,66 @@ def load_prepared(dataset, split_name="default"):
     )
 
 
+def rows_of(prepared, split, class_names=None):
+    """What is known of each image of a split, in the order of `load_images`.
+
+    Parameters
+    ----------
+    prepared : PreparedDataset
+    split : {"train", "valid", "test"}
+    class_names : sequence of str, optional
+        In the order of their indices; all of the data set by default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows of ``prepared.labels``, class by class and sorted by file.
+
+    Raises
+    ------
+    ValueError
+        If the split or a class is unknown.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, expected one of {SPLITS}")
+    known = CLASSES[prepared.dataset]
+    class_names = tuple(class_names or known)
+    unknown = set(class_names) - set(known)
+    if unknown:
+        raise ValueError(f"{prepared.dataset} has no classes {sorted(unknown)}, only {known}")
+    table = prepared.labels[prepared.labels["split"] == split].sort_values("file")
+    return pd.concat([table[table["label"] == name] for name in class_names], ignore_index=True)
+
+
 def load_split(dataset, split, face_input, class_names=None, split_name="default"):
-    """Decode the images of one split, once, into memory.
+    """Decode the images of one split of a data set that notebook 01 or 02 has prepared.
 
     Parameters
     ----------
     dataset : {"fer2013", "utkface"}
+    split, face_input, class_names
+        See `load_images`.
+    split_name : str
+        See `load_prepared`.
+
+    Returns
+    -------
+    images, y_true, files
+        See `load_images`.
+    """
+    return load_images(load_prepared(dataset, split_name), split, face_input, class_names)
+
+
+def load_images(prepared, split, face_input, class_names=None):
+    """Decode the images of one split, once, into memory.
+
+    Parameters
+    ----------
+    prepared : PreparedDataset
     split : {"train", "valid", "test"}
     face_input : FaceInput
     class_names : sequence of str, optional
         Classes to read, in the order of their indices; all of the data set by default.
-    split_name : str
-        See `load_prepared`.
 
     Returns
     -------
@@ -172,37 +225,30 @@ def load_split(dataset, split, face_input, class_names=None, split_name="default
     y_true : numpy.ndarray, int64, (n,)
         Index into `class_names`.
     files : list of pathlib.Path
-        Where each image came from, class by class and sorted by name.
+        Where each image came from; see also `rows_of`.
 
     Raises
     ------
     FileNotFoundError
-        If the data set was not prepared, or images are missing.
+        If images are missing.
     ValueError
         If the split or a class is unknown.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}, expected one of {SPLITS}")
-    class_names = tuple(class_names or CLASSES[dataset])
-    unknown = set(class_names) - set(CLASSES[dataset])
-    if unknown:
-        raise ValueError(f"{dataset} has no classes {sorted(unknown)}, only {CLASSES[dataset]}")
-
-    prepared = load_prepared(dataset, split_name)
-    table = prepared.labels[prepared.labels["split"] == split].sort_values("file")
-    tables = [table[table["label"] == name] for name in class_names]
-    files = [prepared.folder / file for table in tables for file in table["file"]]
-    y_true = np.repeat(np.arange(len(class_names)), [len(table) for table in tables])
+    rows = rows_of(prepared, split, class_names)
+    class_names = list(class_names or CLASSES[prepared.dataset])
+    y_true = rows["label"].map(class_names.index).to_numpy(np.int64)
+    files = [prepared.folder / file for file in rows["file"]]
     missing = sum(not path.is_file() for path in files)
     if missing:
         raise FileNotFoundError(
             f"{missing} of {len(files)} images are missing in {prepared.folder}: delete it and run "
-            f"notebooks/{NOTEBOOKS[dataset]}.ipynb again"
+            f"notebooks/{NOTEBOOKS[prepared.dataset]}.ipynb again"
         )
 
     flags = cv2.IMREAD_COLOR if face_input.colour == "rgb" else cv2.IMREAD_GRAYSCALE
     images = np.empty((len(files), *face_input.shape), dtype=np.uint8)
-    for index, path in enumerate(tqdm(files, desc=f"decode {dataset} {split}", leave=False)):
+    bar = tqdm(files, desc=f"decode {prepared.dataset} {split}", leave=False)
+    for index, path in enumerate(bar):
         images[index] = prepare_face(read_image(path, flags), face_input)
     return images, y_true, files
 
@@ -224,6 +270,12 @@ def fingerprint(prepared):
         }
         for split, group in lines.groupby(prepared.labels["split"])
     }
+
+
+def copies_of_training(prepared, split, class_names=None):
+    """Say which images of a split are in the training split as well: bool, as `rows_of`."""
+    training = prepared.labels.loc[prepared.labels["split"] == "train", "sha256"]
+    return rows_of(prepared, split, class_names)["sha256"].isin(training).to_numpy()
 
 
 def audit(labels):

@@ -1,4 +1,13 @@
-"""Numbers: accuracy with its interval, one table row for each class."""
+"""Numbers: accuracy with its interval, by class and by group, how sure and how robust.
+
+python -m utils.evaluation --help scores the shipped networks on your own copy of the data.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -6,6 +15,17 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.metrics import classification_report, confusion_matrix, f1_score, log_loss
+
+from utils import config
+from utils.data import copies_of_training, fingerprint, load_images, rows_of
+from utils.fer import prepare_fer
+from utils.files import read_json
+from utils.models import load_pretrained
+from utils.pipeline import views
+from utils.utk import prepare_utk
+
+AGE_BANDS = {"0-5": 5, "6-17": 17, "18-30": 30, "31-45": 45, "46-60": 60, "61+": 120}
+ADULT_AGES = (18, 60)
 
 
 def wilson_interval(correct, n):
@@ -134,6 +154,11 @@ def accuracy_by(table, columns):
     return groups.drop(columns="sum").rename(columns={"size": "n", "mean": "accuracy"})
 
 
+def age_bands(ages):
+    """The band of `AGE_BANDS` of each age in years: pandas.Series, ordered."""
+    return pd.cut(ages, [-1, *AGE_BANDS.values()], labels=list(AGE_BANDS))
+
+
 def sharpen(probabilities, temperature):
     """Divide the logits by a temperature: above 1 makes a network less sure of itself.
 
@@ -204,3 +229,134 @@ def reliability(y_true, probabilities, num_bins=15):
 def calibration_error(bins):
     """Expected calibration error of a table of `reliability`."""
     return float(np.average((bins["confidence"] - bins["accuracy"]).abs(), weights=bins["n"]))
+
+
+def choose_threshold(y_true, probabilities, accuracy):
+    """Find how sure a network must be, so that what it then says is right often enough.
+
+    Parameters
+    ----------
+    y_true : numpy.ndarray, int, (n,)
+        Of the validation split.
+    probabilities : numpy.ndarray, float, (n, num_classes)
+    accuracy : float
+        Wanted among the images on which the network is at least as sure as the threshold.
+
+    Returns
+    -------
+    threshold : float
+        The lowest that will do.
+    share : float
+        Of the images on which the network is that sure.
+
+    Raises
+    ------
+    ValueError
+        If no threshold will do.
+    """
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    right = (probabilities.argmax(axis=1) == y_true)[order]
+    enough = np.cumsum(right) / np.arange(1, len(right) + 1) >= accuracy
+    if not enough.any():
+        raise ValueError(f"no threshold gives an accuracy of {accuracy}")
+    last = np.flatnonzero(enough)[-1]
+    return float(confidence[order[last]]), float((last + 1) / len(right))
+
+
+def score_shipped(dataset, prepared):
+    """Score the shipped networks of a data set on its test split.
+
+    Parameters
+    ----------
+    dataset : {"fer2013", "utkface"}
+    prepared : utils.data.PreparedDataset
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by model and by what was scored; columns as `evaluate` gives them.
+    """
+    prefix = {"fer2013": "emotion", "utkface": "gender"}[dataset]
+    rows = {}
+    for path in sorted(config.PRETRAINED_DIR.glob(f"{prefix}_*.npz")):
+        name = path.stem
+        model, contract = load_pretrained(name)
+        images, y_true, _ = load_images(prepared, "test", contract.face_input)
+        predictions = [model.predict(view, batch_size=256, verbose=0) for view in views(images)]
+        probabilities = predictions[0]
+        rows[name, "all test images"] = evaluate(y_true, probabilities)
+        rows[name, "the same, ten views"] = evaluate(y_true, np.mean(predictions, axis=0))
+        known = rows_of(prepared, "test")
+        if dataset == "fer2013":
+            new = ~copies_of_training(prepared, "test")
+            groups = {"not in training as well": new}
+        else:
+            bands, (youngest, oldest) = age_bands(known["age"]), ADULT_AGES
+            groups = {f"ages {youngest} to {oldest}": known["age"].between(youngest, oldest)}
+            groups |= {f"age {band}": bands == band for band in AGE_BANDS}
+            groups |= {race: known["race"] == race for race in sorted(known["race"].unique())}
+            groups |= {label: known["label"] == label for label in contract.class_names}
+        for group, chosen in groups.items():
+            chosen = np.asarray(chosen)
+            if chosen.any():
+                rows[name, group] = evaluate(y_true[chosen], probabilities[chosen])
+    table = pd.DataFrame(rows).T.astype({"n": int, "correct": int})
+    return table.rename_axis(["model", "test images"])
+
+
+def _note_on_images(name, prepared):
+    """Say whether these are the images of the run that made the shipped network."""
+    path = config.RUNS_DIR / name / "metrics.json"
+    of_the_run = read_json(path).get("data") if path.is_file() else None
+    if of_the_run is None:
+        return f"{name}: its run does not say which images it had"
+    if of_the_run == fingerprint(prepared):
+        return f"{name}: the same images in the same splits as in its training run"
+    return (
+        f"{name}: not the images or splits of its training run, so test images may be among "
+        "those that it has learned from"
+    )
+
+
+def main(arguments=None):
+    """Score the shipped networks from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python tasks.py evaluate",
+        description="Scores the networks in outputs/pretrained on the test splits of your own "
+        "copy of the data. Intervals are 95 %% Wilson intervals.",
+    )
+    parser.add_argument("--fer", type=Path, help="FER-2013: fer2013.csv, packed or not, or folder")
+    parser.add_argument("--utk", type=Path, help="UTKFace: folder of images, or .tar.gz")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(arguments)
+    given = {"fer2013": options.fer, "utkface": options.utk}
+    if not any(given.values()):
+        parser.error("give --fer, --utk or both")
+    tables = {}
+    try:
+        for dataset, path in given.items():
+            if path is None:
+                continue
+            if not path.exists():
+                raise FileNotFoundError(f"{path} does not exist")
+            prepare = {"fer2013": prepare_fer, "utkface": prepare_utk}[dataset]
+            with tempfile.TemporaryDirectory() as folder:
+                prepared = prepare(source=path, destination=Path(folder) / dataset)
+                table = tables[dataset] = score_shipped(dataset, prepared)
+                for name in table.index.unique("model"):
+                    print(_note_on_images(name, prepared), file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        records = {name: table.reset_index().to_dict("records") for name, table in tables.items()}
+        print(json.dumps(records, indent=1))
+    else:
+        for table in tables.values():
+            print(table.drop(columns="correct").round(3).to_string(), end="\n\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

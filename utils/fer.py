@@ -21,8 +21,8 @@ from utils.data import (
     LEFT_OUT_COLUMNS,
     PreparedDataset,
     is_prepared,
-    load_prepared,
     make_class_folders,
+    read_prepared,
     save_tables,
 )
 from utils.files import IMAGE_SUFFIXES, decode_image, encode_image, replaced_when_done
@@ -40,10 +40,15 @@ FOLDER_TO_SPLIT = {
 OTHER_CLASS_NAMES = {"disgusted": "disgust", "fearful": "fear", "surprised": "surprise"}
 
 
-def prepare_fer():
+def prepare_fer(source=None, destination=None):
     """Prepare FER-2013, or load its tables when that was done before.
 
     Taught in notebooks/01_prepare_fer.ipynb. Raw data are only read.
+
+    Parameters
+    ----------
+    source, destination : pathlib.Path, optional
+        Raw file or folder, and where the class folders go; by default those of `utils.config`.
 
     Returns
     -------
@@ -58,11 +63,11 @@ def prepare_fer():
     ValueError
         If the raw data are in a form that cannot be used, with what to use instead.
     """
-    destination = config.prepared_dir("fer2013")
+    destination = destination or config.prepared_dir("fer2013")
     if is_prepared(destination):
-        return load_prepared("fer2013")
+        return read_prepared(destination)
 
-    source = config.raw_path("fer2013")
+    source = source or config.raw_path("fer2013")
     records = _read_folder(source) if source.is_dir() else _read_csv(source)
     found, labels, left_out = 0, [], []
     with replaced_when_done(destination) as partial:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from utils import config
-from utils.data import EMOTIONS, load_prepared
+from utils.data import EMOTIONS, load_prepared, rows_of
 
 RAW_NAMES = ("fer2013new.csv", "ferplus_votes.csv")
 # Votes for contempt, "unknown" and "no face" have no class in FER-2013.
@@ -50,14 +50,12 @@ def load_votes(split):
             "where to get them"
         )
     votes = pd.read_csv(paths[0])
-    labels = load_prepared("fer2013").labels
-    labels = labels[labels["split"] == split].sort_values("file")
-    labels = pd.concat([labels[labels["label"] == name] for name in EMOTIONS])
-    rows = pd.to_numeric(labels["item"], errors="coerce")
+    items = rows_of(load_prepared("fer2013"), split)["item"]
+    rows = pd.to_numeric(items, errors="coerce")
     if rows.isna().any() or rows.max() >= len(votes):
         raise ValueError(
             f"the votes belong to rows of fer2013.csv, and FER-2013 was prepared from files such "
-            f"as {labels['item'].iloc[0]}: prepare it from fer2013.csv"
+            f"as {items.iloc[0]}: prepare it from fer2013.csv"
         )
     chosen = votes.iloc[rows.astype(int)]
     if not (chosen["Usage"] == USAGES[split]).all():

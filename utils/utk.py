@@ -16,8 +16,8 @@ from utils.data import (
     LEFT_OUT_COLUMNS,
     PreparedDataset,
     is_prepared,
-    load_prepared,
     make_class_folders,
+    read_prepared,
     save_tables,
 )
 from utils.files import IMAGE_SUFFIXES, decode_image, replaced_when_done
@@ -34,7 +34,7 @@ NAME = re.compile(r"^(?P<age>\d{1,3})_(?P<gender>[01])_(?P<race>[0-4])_\d{14,}")
 SPLIT_SIZES = {"default": (0.10, 0.10), "report": ((200, 200), (100, 100))}
 
 
-def prepare_utk(split_name="default", seed=0):
+def prepare_utk(split_name="default", seed=0, source=None, destination=None):
     """Prepare UTKFace, or load its tables when that was done before.
 
     Taught in notebooks/02_prepare_utk.ipynb. Raw files are copied, byte by byte, never moved.
@@ -48,6 +48,8 @@ def prepare_utk(split_name="default", seed=0):
         100 + 100, the rest for training. The sample is too small for the latter: it gets 80/10/10.
     seed : int
         Of the draw.
+    source, destination : pathlib.Path, optional
+        Raw file or folder, and where the class folders go; by default those of `utils.config`.
 
     Returns
     -------
@@ -64,16 +66,16 @@ def prepare_utk(split_name="default", seed=0):
     """
     if split_name not in SPLIT_SIZES:
         raise ValueError(f"split_name is {split_name!r}, expected one of {sorted(SPLIT_SIZES)}")
-    destination = config.prepared_dir("utkface", split_name)
+    destination = destination or config.prepared_dir("utkface", split_name)
     if is_prepared(destination):
-        prepared = load_prepared("utkface", split_name)
+        prepared = read_prepared(destination)
         if prepared.seed != seed:
             raise ValueError(
                 f"{destination} was drawn with seed {prepared.seed}, not {seed}: delete it first"
             )
         return prepared
 
-    source = config.raw_path("utkface")
+    source = source or config.raw_path("utkface")
     labels, left_out = _read_labels(source)
     if labels.empty:
         raise ValueError(
