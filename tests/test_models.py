@@ -207,6 +207,16 @@ def test_both_forms_on_disk_give_the_same_outputs(small, tmp_path):
     assert ModelContract.read(tmp_path / "contract.json") == contract
 
 
+def test_calibration_divides_the_logits(small):
+    model, _ = small
+    before = outputs(model)
+    models.calibrate(model, 2.0)
+    halved = np.sqrt(before)  # exp(logits / 2) is the root of exp(logits)
+    np.testing.assert_allclose(
+        outputs(model), halved / halved.sum(axis=1, keepdims=True), rtol=1e-4
+    )
+
+
 def test_pretrained_weights_come_back(small, tmp_path, monkeypatch):
     model, contract = small
     monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)

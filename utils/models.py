@@ -387,6 +387,10 @@ class ModelContract:
         Range of the input; scaling is the model's first layer.
     weights_sha256 : str
         Of the weights file.
+    temperature : float
+        By which the logits were divided, see `calibrate`; the weights contain it.
+    unsure_below : float
+        The realtime loop says "unsure" where the largest probability is lower.
     """
 
     architecture: str
@@ -396,6 +400,8 @@ class ModelContract:
     trained_on: str
     pixel_range: tuple = (0, 255)
     weights_sha256: str = ""
+    temperature: float = 1.0
+    unsure_below: float = 0.0
 
     @classmethod
     def read(cls, path):
@@ -437,6 +443,20 @@ def load_architecture_and_weights(folder):
     model = keras.models.model_from_json((folder / "architecture.json").read_text(encoding="utf-8"))
     model.load_weights(folder / "model.weights.h5")
     return model
+
+
+def calibrate(model, temperature):
+    """Divide the logits of a network by a temperature, in its last weights.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From one of the builders; it is changed.
+    temperature : float
+        See `utils.evaluation.fit_temperature`.
+    """
+    last = [layer for layer in model.layers if layer.weights][-1]
+    last.set_weights([weights / temperature for weights in last.get_weights()])
 
 
 def save_pretrained(model, contract, name):

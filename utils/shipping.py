@@ -1,0 +1,76 @@
+"""A finished run becomes a shipped network: calibrated, float16, with its contract.
+
+python -m utils.shipping --help
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+
+from utils import config
+from utils.evaluation import choose_threshold, fit_temperature, sharpen
+from utils.files import read_json
+from utils.models import calibrate, save_pretrained
+from utils.training import Run, RunSpec
+
+
+def ship(run, accuracy):
+    """Write a run's network to ``outputs/pretrained/``, for the realtime loop.
+
+    The temperature, and the threshold below which the loop says "unsure", are chosen on the
+    validation split. Taught in notebooks 03 and 04.
+
+    Parameters
+    ----------
+    run : utils.training.Run
+        With its weights, which are not kept in git.
+    accuracy : float
+        Wanted, on the validation split, of what the network says when it is not unsure.
+
+    Returns
+    -------
+    contract : utils.models.ModelContract
+    share : float
+        Of the validation images on which it is not unsure.
+    """
+    model = run.load_model()
+    y_true, probabilities = run.predictions("valid")
+    temperature = fit_temperature(y_true, probabilities)
+    threshold, share = choose_threshold(y_true, sharpen(probabilities, temperature), accuracy)
+    calibrate(model, temperature)
+    contract = replace(
+        run.spec.contract, temperature=round(temperature, 4), unsure_below=round(threshold, 4)
+    )
+    save_pretrained(model, contract, run.spec.name)
+    return contract, share
+
+
+def main(arguments=None):
+    """Ship a run from the command line."""
+    parser = argparse.ArgumentParser(
+        description="Writes the network of a finished run to outputs/pretrained."
+    )
+    parser.add_argument("name", help="of the run in outputs/runs")
+    parser.add_argument(
+        "--accuracy",
+        type=float,
+        default=0.8,
+        help="wanted of what is not called unsure, on the validation split; default: 0.8",
+    )
+    options = parser.parse_args(arguments)
+    folder = config.RUNS_DIR / options.name
+    try:
+        run = Run(folder, RunSpec.from_json(read_json(folder / "spec.json")))
+        contract, share = ship(run, options.accuracy)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"{options.name}: temperature {contract.temperature:.2f}, unsure below "
+        f"{contract.unsure_below:.2f}, which leaves {share:.1%} of the validation images"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
