@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from utils.data import face_input_for, load_split
-from utils.faces import FaceDetector
+from utils.detection import HaarDetector
 
 IMAGES = 800
 SIDE = 200
@@ -21,7 +21,7 @@ def measure(dataset, colour):
     """Medians over validation images in which exactly one face is found."""
     images, _, _ = load_split(dataset, "valid", face_input_for(dataset, 48, 48, colour).stored)
     chosen = np.random.default_rng(0).permutation(len(images))[:IMAGES]
-    detector = FaceDetector(scale_factor=1.05, min_size=110)
+    detector = HaarDetector(scale_factor=1.05, min_size=110, searched_size=110)
     found = []
     for image in images[chosen]:
         face = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if colour == "rgb" else cv2.COLOR_GRAY2BGR)

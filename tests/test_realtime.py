@@ -6,13 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from utils import config, realtime, sources
+from utils import config, display, realtime, sources
 from utils.data import EMOTIONS, GENDERS, face_input_for, load_split
-from utils.faces import FaceClassifier, FaceDetector, _Network
+from utils.detection import HaarDetector
+from utils.display import annotate
+from utils.faces import Face, FaceClassifier, _Network
 from utils.files import encode_image, read_image
 from utils.models import ModelContract
 from utils.pipeline import make_dataset
-from utils.realtime import annotate, run
+from utils.realtime import run
 from utils.sources import open_source
 
 
@@ -102,8 +104,9 @@ def test_video_that_breaks_off_says_so(monkeypatch):
 class FakeCamera:
     """Gives these frames (None: a failed read), then nothing, as a camera that was unplugged."""
 
-    def __init__(self, frames, opens=True):
+    def __init__(self, frames, opens=True, seconds_between=0.0):
         self.frames, self.opens, self.released = list(frames), opens, False
+        self.seconds_between = seconds_between
 
     def isOpened(self):  # noqa: N802 (OpenCV's name)
         return self.opens
@@ -112,6 +115,7 @@ class FakeCamera:
         return 30.0
 
     def read(self):
+        time.sleep(self.seconds_between)
         frame = self.frames.pop(0) if self.frames else None
         return frame is not None, frame
 
@@ -128,7 +132,7 @@ def test_no_camera(monkeypatch):
 
 
 def test_camera_that_stops_ends_the_loop_and_is_released(monkeypatch, classifier):
-    camera = FakeCamera([noise(), None, noise()])
+    camera = FakeCamera([noise(), None, noise()], seconds_between=0.2)
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: camera)
     monkeypatch.setattr(sources, "CAMERA_RETRY_SECONDS", 0)
     summary = run(0, classifier)
@@ -141,7 +145,7 @@ def test_camera_that_stops_ends_the_loop_and_is_released(monkeypatch, classifier
 
 
 def test_the_detector_finds_the_face_of_the_clip(clip_frames):
-    found = [FaceDetector().detect(frame) for frame in clip_frames]
+    found = [HaarDetector().detect(frame) for frame in clip_frames]
     assert sum(len(boxes) == 1 for boxes in found) >= 0.95 * len(found)
     left, top, width, height = found[0][0]
     assert 100 < width < 220 and width == height
@@ -160,7 +164,8 @@ def seen_by_both_paths(dataset, model, contract, colour_cast=(0, 0, 0)):
     box_side = side / contract.face_input.crop_scale
     left = side / 2 - box_side / 2
     box = (left, left - side * contract.face_input.crop_shift_down, box_side, box_side)
-    return in_training, list(_Network(model, contract).predict(frame, [box])[0].values())
+    network = _Network(model, contract)
+    return in_training, list(network.predict(network.crop(frame, [box]))[0].values())
 
 
 @pytest.mark.parametrize("dataset, network", [("fer2013", EMOTION), ("utkface", GENDER)])
@@ -200,26 +205,30 @@ def test_all_faces_of_a_frame_are_one_batch(classifier, monkeypatch):
 # --- the loop
 
 
-def face_at(box, emotion="happy", gender="female"):
-    return SimpleNamespace(
-        box=box,
-        emotion=emotion,
-        gender=gender,
-        label=f"{emotion.capitalize()}, {gender[0].upper()}",
-        confidences=(0.9, 0.8),
-        emotion_probabilities={emotion: 0.9},
-        gender_probabilities={gender: 0.8},
+def face_at(box, emotion=0.9, gender=0.8, unsure_below=(0.0, 0.0)):
+    return Face(
+        box,
+        {"happy": emotion, "sad": 1 - emotion},
+        {"female": gender, "male": 1 - gender},
+        unsure_below,
     )
+
+
+def test_what_is_not_sure_enough_is_not_said():
+    assert face_at((0, 0, 9, 9)).label == "Happy, F"
+    assert face_at((0, 0, 9, 9), gender=0.1).label == "Happy, M"
+    assert face_at((0, 0, 9, 9), unsure_below=(0.95, 0.0)).label == "Unsure, F"
+    assert face_at((0, 0, 9, 9), unsure_below=(0.9, 0.81)).label == "Happy, ?"
 
 
 @pytest.mark.parametrize("box", [(40, 40, 60, 60), (-30, -30, 80, 80), (130, 90, 90, 90)])
 def test_boxes_are_drawn_on_a_copy_also_at_the_border(box):
     frame = noise()
     before = frame.copy()
-    picture = annotate(frame, [face_at(box)], frames_per_second=30)
+    picture = annotate(frame, [face_at(box)], note="30 frames/s")
     np.testing.assert_array_equal(frame, before)
     assert picture.shape == frame.shape
-    drawn = (picture == realtime.BOX_COLOUR).all(axis=-1)
+    drawn = (picture == display.BOX_COLOUR).all(axis=-1)
     assert drawn[:110].sum() > 200
 
 
@@ -276,9 +285,7 @@ def test_without_a_frame_there_is_no_video_but_a_reason(tmp_path, monkeypatch, c
 
 def test_a_recorded_camera_plays_at_its_own_speed(tmp_path, monkeypatch, classifier):
     """A loop that manages 10 of 30 frames a second repeats frames instead of playing too fast."""
-    camera = FakeCamera([noise()] * 5)
-    read = camera.read
-    camera.read = lambda: time.sleep(0.1) or read()
+    camera = FakeCamera([noise()] * 6, seconds_between=0.1)
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: camera)
     video = tmp_path / "v.mp4"
     run(0, classifier, video_path=video, max_frames=5)
@@ -291,6 +298,38 @@ def test_a_film_is_shown_at_its_own_speed(classifier):
     start = time.perf_counter()
     run(source, classifier, show=lambda picture: None)
     assert time.perf_counter() - start >= 0.2
+
+
+def test_a_film_that_falls_behind_skips_frames_only_when_asked(classifier):
+    for skip_late in (False, True):
+        source = sources.FrameSource("film", iter([noise()] * 10), frames_per_second=20)
+        slow = run(source, classifier, show=lambda _: time.sleep(0.15), skip_late=skip_late)
+        assert slow.frames + slow.skipped == 10
+        assert (slow.skipped > 3) == skip_late
+
+
+def test_time_is_kept_by_stage(classifier, monkeypatch):
+    detector = SimpleNamespace(detect=lambda frame: time.sleep(0.02) or [])
+    summary = run([noise()] * 5, classifier, detector)
+    assert tuple(summary.stage_seconds) == realtime.STAGES
+    assert 20 <= summary.milliseconds["detection"] < 60
+    assert summary.frames_per_second == pytest.approx(5 / sum(summary.stage_seconds.values()))
+
+
+def test_a_face_keeps_its_label_through_a_single_other_answer(clip_frames, monkeypatch):
+    """The network is replaced by one that is wrong in every fifth frame."""
+    answers = iter([0.9, 0.9, 0.9, 0.9, 0.1] * 4)
+    classifier = SimpleNamespace(
+        crop=lambda frame, boxes: boxes,
+        label=lambda boxes, crops: [face_at(box, emotion=next(answers)) for box in boxes],
+    )
+    rows = []
+    monkeypatch.setattr(realtime, "csv_row", lambda moment, number, face: rows.append(face))
+    for smoothing, expected in ((0.8, {"happy"}), (0.0, {"happy", "sad"})):
+        rows.clear()
+        run([clip_frames[0]] * 10, classifier, smoothing=smoothing)
+        assert len(rows) == 10 and {face.track for face in rows} == {1}
+        assert {face.emotion for face in rows} == expected
 
 
 def test_the_user_or_a_limit_ends_the_loop(classifier):
@@ -325,14 +364,14 @@ def test_the_source_is_never_overwritten(classifier):
 
 
 def test_no_window_without_a_display(monkeypatch):
-    monkeypatch.setattr(realtime.sys, "platform", "linux")
+    monkeypatch.setattr(display.sys, "platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    assert not realtime.can_open_window()
+    assert not display.can_open_window()
     monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
-    assert not realtime.can_open_window(), "OpenCV's wheel has no Wayland support"
+    assert not display.can_open_window(), "OpenCV's wheel has no Wayland support"
     monkeypatch.setenv("DISPLAY", ":0")
-    assert realtime.can_open_window()
+    assert display.can_open_window()
 
 
 def test_window_ends_with_q_or_when_it_is_closed(monkeypatch):
@@ -340,7 +379,7 @@ def test_window_ends_with_q_or_when_it_is_closed(monkeypatch):
     for key, visible, goes_on in ((255, 1.0, True), (ord("q"), 1.0, False), (255, 0.0, False)):
         monkeypatch.setattr(cv2, "waitKey", lambda delay, key=key: key)
         monkeypatch.setattr(cv2, "getWindowProperty", lambda *_, visible=visible: visible)
-        assert realtime.show_in_window(noise()) is goes_on
+        assert display.show_in_window(noise()) is goes_on
 
 
 # --- with the shipped networks
@@ -350,16 +389,18 @@ def test_the_shipped_networks_label_the_smiling_woman(clip_frames):
     labels = []
     classifier = FaceClassifier()
     for frame in clip_frames[::4]:
-        labels += [f.label for f in classifier.classify(frame, FaceDetector().detect(frame))]
+        labels += [f.label for f in classifier.classify(frame, HaarDetector().detect(frame))]
     assert labels.count("Happy, F") >= 0.8 * len(labels) > 0
 
 
 def test_command_line_says_where_the_video_went(tmp_path, capsys):
     output = tmp_path / "annotated.mp4"
-    code = realtime.main(["--no-display", "--max-frames", "5", "--output", str(output)])
+    code = realtime.main(
+        ["--no-display", "--max-frames", "5", "--detector", "haar", "--output", str(output)]
+    )
     printed = capsys.readouterr().out
     assert code == 0
-    assert f"annotated video: {output}" in printed and "5 frames, a face in 5" in printed
+    assert f"annotated video: {output}" in printed and "5 frames, 0 skipped, a face in 5" in printed
     assert len(list(open_source(output))) == 5
     assert len(output.with_suffix(".csv").read_text().splitlines()) == 6
 

@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
+from utils.faces import Face
 from utils.tracking import FaceTracker, Smoother, overlap
 
 SCENE = cv2.GaussianBlur(
@@ -109,12 +110,17 @@ def test_a_blank_frame_loses_the_face_without_an_error():
     assert tracker.update(np.zeros_like(SCENE)) == []
 
 
+def face(track, a, male=1.0):
+    return Face((0, 0, 9, 9), {"a": a, "b": 1 - a}, {"male": male, "female": 1 - male}, track=track)
+
+
 def test_smoothing_by_hand_and_for_each_track():
     smoother = Smoother(memory=0.5)
-    assert smoother.update(1, {"a": 1.0, "b": 0.0}) == {"a": 1.0, "b": 0.0}
-    assert smoother.update(1, {"a": 0.0, "b": 1.0}) == {"a": 0.5, "b": 0.5}
-    assert smoother.update(2, {"a": 0.0, "b": 1.0}) == {"a": 0.0, "b": 1.0}
-    smoother.forget_all_but([2])
-    assert smoother.update(1, {"a": 0.0, "b": 1.0})["b"] == 1
+    assert smoother.smooth([face(1, 1.0)]) == [face(1, 1.0)]
+    first, second = smoother.smooth([face(1, 0.0, male=0.0), face(2, 0.0)])
+    assert first == face(1, 0.5, male=0.5)
+    assert second == face(2, 0.0)
+    assert smoother.smooth([face(2, 1.0)]) == [face(2, 0.5)]
+    assert smoother.smooth([face(1, 0.0)]) == [face(1, 0.0)], "an ended track is forgotten"
     with pytest.raises(ValueError, match="memory is 1"):
         Smoother(1)

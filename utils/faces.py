@@ -1,9 +1,7 @@
-"""Faces in a frame: where they are, and what the two networks say of them."""
+"""What the two networks say of the faces in a frame."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -12,79 +10,55 @@ from utils.preprocessing import crop_face, prepare_face
 
 DEFAULT_EMOTION_MODEL = "emotion_compact"
 DEFAULT_GENDER_MODEL = "gender_compact"
-CASCADE = "haarcascade_frontalface_default.xml"
+UNSURE = "unsure"
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face with its labels.
+    """A face and what is said of it.
 
     Parameters
     ----------
     box : tuple of int
         Left, top, width, height in pixels.
-    emotion, gender : str
-        The most probable classes.
     emotion_probabilities, gender_probabilities : dict of str to float
+    unsure_below : tuple of float
+        Probabilities of the emotion and of the gender below which nothing is said.
+    track : int
+        The same number for the same face in all frames.
     """
 
     box: tuple
-    emotion: str
     emotion_probabilities: dict
-    gender: str
     gender_probabilities: dict
-
-    @property
-    def label(self):
-        """What the report writes over a face: "Happy, F"."""
-        return f"{self.emotion.capitalize()}, {self.gender[0].upper()}"
+    unsure_below: tuple = (0.0, 0.0)
+    track: int = 0
 
     @property
     def confidences(self):
-        """Probability of the emotion and of the gender that are shown."""
-        return self.emotion_probabilities[self.emotion], self.gender_probabilities[self.gender]
+        """Largest probability of an emotion and of a gender."""
+        return max(self.emotion_probabilities.values()), max(self.gender_probabilities.values())
 
+    @property
+    def emotion(self):
+        """The most probable emotion, or "unsure"."""
+        return self._say(self.emotion_probabilities, self.unsure_below[0])
 
-class FaceDetector:
-    """The Haar cascade that the report uses.
+    @property
+    def gender(self):
+        """The most probable gender, or "unsure"."""
+        return self._say(self.gender_probabilities, self.unsure_below[1])
 
-    Source: Viola and Jones 2001. The report's (1.03, 10, minSize 180) misses every face smaller
-    than 180 pixels. Taught in notebooks/05_realtime.ipynb.
+    @property
+    def label(self):
+        """What the report writes over a face, "Happy, F"; "?" stands for an unsure gender."""
+        gender = "?" if self.gender == UNSURE else self.gender[0].upper()
+        return f"{self.emotion.capitalize()}, {gender}"
 
-    Parameters
-    ----------
-    scale_factor : float
-        Step between the searched sizes; nearer to 1 finds more and takes longer.
-    min_neighbors : int
-        Hits that must agree; more means fewer false faces.
-    min_size : int
-        Side of the smallest face in pixels.
-    """
-
-    def __init__(self, scale_factor=1.1, min_neighbors=5, min_size=60):
-        self.scale_factor = scale_factor
-        self.min_neighbors = min_neighbors
-        self.min_size = min_size
-        # Read here, because under Windows OpenCV opens no file below a non-ASCII folder.
-        text = (Path(cv2.data.haarcascades) / CASCADE).read_text(encoding="utf-8")
-        storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
-        self._cascade = cv2.CascadeClassifier()
-        if not self._cascade.read(storage.getFirstTopLevelNode()):
-            raise ValueError(f"{CASCADE} of this OpenCV is no cascade: install opencv-python again")
-
-    def detect(self, frame):
-        """Find faces in a frame, uint8 BGR.
-
-        Returns
-        -------
-        list of tuple of int
-            Left, top, width, height in pixels.
-        """
-        grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        boxes = self._cascade.detectMultiScale(
-            grey, self.scale_factor, self.min_neighbors, minSize=(self.min_size, self.min_size)
-        )
-        return [tuple(int(value) for value in box) for box in boxes]
+    @staticmethod
+    def _say(probabilities, unsure_below):
+        best = max(probabilities, key=probabilities.get)
+        return best if probabilities[best] >= unsure_below else UNSURE
 
 
 class FaceClassifier:
@@ -111,26 +85,25 @@ class FaceClassifier:
         ----------
         frame : numpy.ndarray, uint8, (height, width, 3) BGR
         boxes : list of tuple of int
-            Left, top, width, height; see `FaceDetector.detect`.
+            Left, top, width, height; see `utils.detection`.
 
         Returns
         -------
         list of Face
         """
+        return self.label(boxes, self.crop(frame, boxes))
+
+    def crop(self, frame, boxes):
+        """Cut out what each network wants to see of each face: two float32 arrays."""
+        return self._emotion.crop(frame, boxes), self._gender.crop(frame, boxes)
+
+    def label(self, boxes, crops):
+        """Label faces of which `crop` has cut out the pictures: list of Face."""
         if not boxes:
             return []
-        return [
-            Face(
-                box,
-                max(emotions, key=emotions.get),
-                emotions,
-                max(genders, key=genders.get),
-                genders,
-            )
-            for box, emotions, genders in zip(
-                boxes, self._emotion.predict(frame, boxes), self._gender.predict(frame, boxes)
-            )
-        ]
+        unsure_below = tuple(x.contract.unsure_below for x in (self._emotion, self._gender))
+        emotions, genders = self._emotion.predict(crops[0]), self._gender.predict(crops[1])
+        return [Face(*face, unsure_below) for face in zip(boxes, emotions, genders)]
 
 
 class _Network:
@@ -142,10 +115,11 @@ class _Network:
         self._call = tf.function(lambda batch: model(batch, training=False), [signature])
         self._call(tf.zeros((1, *contract.face_input.shape)))  # compiled now, not at the first face
 
-    def predict(self, frame, boxes):
+    def crop(self, frame, boxes):
         face_input = self.contract.face_input
-        batch = np.stack(
-            [prepare_face(crop_face(frame, box, face_input), face_input) for box in boxes]
-        )
-        probabilities = self._call(batch.astype(np.float32)).numpy()
+        faces = [prepare_face(crop_face(frame, box, face_input), face_input) for box in boxes]
+        return np.array(faces, dtype=np.float32)
+
+    def predict(self, crops):
+        probabilities = self._call(crops).numpy()
         return [dict(zip(self.contract.class_names, map(float, row))) for row in probabilities]

@@ -4,32 +4,25 @@ python -m utils.realtime --help
 """
 
 import argparse
-import csv
-import os
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 from tqdm.auto import tqdm
 
 from utils import config
-from utils.data import EMOTIONS, GENDERS
-from utils.faces import FaceClassifier, FaceDetector
-from utils.files import replaced_when_done
+from utils.detection import DETECTORS, HaarDetector, open_detector
+from utils.display import annotate, can_open_window, show_in_window, wait_for_window
+from utils.faces import FaceClassifier
+from utils.recording import csv_row, csv_writer, video_writer
 from utils.sources import FrameSource, open_source
+from utils.tracking import FaceTracker, Smoother
 
-BOX_COLOUR = (80, 200, 60)  # BGR
-TEXT_COLOUR = (255, 255, 255)
 STOPPED_BY_USER = "ended by the user"
-WINDOW_TITLE = "gender and emotion (q ends)"
-CSV_COLUMNS = (
-    *("seconds", "frame", "face", "left", "top", "width", "height"),
-    *("emotion", "emotion_confidence", "gender", "gender_confidence"),
-    *(f"p_{name}" for name in EMOTIONS + GENDERS),
-)
+STAGES = ("detection", "crops", "networks", "drawing", "writing")
 
 
 @dataclass(frozen=True)
@@ -39,62 +32,54 @@ class Summary:
     Parameters
     ----------
     frames, frames_with_face : int
-    seconds : float
-        Spent on the frames, without waiting for the next one.
+    skipped : int
+        Frames that came too fast: of a camera, or of a video that was asked not to lag.
+    stage_seconds : dict of str to float
+        Time in each of `STAGES`, without waiting for the next frame.
     stop_reason : str
     """
 
     frames: int
     frames_with_face: int
-    seconds: float
+    skipped: int
+    stage_seconds: dict
     stop_reason: str
 
     @property
     def frames_per_second(self):
         """Frames handled in a second."""
-        return self.frames / self.seconds if self.seconds else 0.0
+        seconds = sum(self.stage_seconds.values())
+        return self.frames / seconds if seconds else 0.0
+
+    @property
+    def milliseconds(self):
+        """Time of each stage in a frame: dict of str to float."""
+        return {
+            stage: 1000 * seconds / max(self.frames, 1)
+            for stage, seconds in self.stage_seconds.items()
+        }
 
 
-def annotate(frame, faces, frames_per_second=None):
-    """Draw boxes and labels on a copy of a frame.
+class Stopwatch:
+    """Time in each of `STAGES`: in all, and lately."""
 
-    Parameters
-    ----------
-    frame : numpy.ndarray, uint8, (height, width, 3) BGR
-    faces : list of utils.faces.Face
-    frames_per_second : float, optional
-        Written in the corner.
+    def __init__(self):
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._lately = {}
 
-    Returns
-    -------
-    numpy.ndarray, uint8, (height, width, 3) BGR
-    """
-    picture = frame.copy()
-    scale = max(0.4, min(frame.shape[:2]) / 500)
-    for face in faces:
-        left, top, width, height = face.box
-        cv2.rectangle(picture, (left, top), (left + width, top + height), BOX_COLOUR, 2)
-        emotion, gender = face.confidences
-        text = f"{face.label}  {emotion:.0%} {gender:.0%}"
-        # Over the box as in the report; inside it where the box touches the upper border.
-        _write(picture, text, left, top if top > 40 * scale else top + int(40 * scale), scale)
-    if frames_per_second:
-        _write(picture, f"{frames_per_second:.0f} frames/s", 4, frame.shape[0] - 2, 0.7 * scale)
-    return picture
+    @contextmanager
+    def __call__(self, stage):
+        """Time what is done in a ``with`` block."""
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        self.seconds[stage] += seconds
+        # A moving average: single frames vary too much to be read.
+        self._lately[stage] = 0.9 * self._lately.get(stage, seconds) + 0.1 * seconds
 
-
-def _write(picture, text, left, bottom, scale):
-    thickness = max(1, round(2 * scale))
-    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    left = max(0, min(left, picture.shape[1] - width - 4))
-    margin = max(3, height // 3)
-    cv2.rectangle(
-        picture, (left, bottom - height - 2 * margin), (left + width + 4, bottom), BOX_COLOUR, -1
-    )
-    cv2.putText(
-        picture, text, (left + 2, bottom - margin), cv2.FONT_HERSHEY_SIMPLEX, scale, TEXT_COLOUR,
-        thickness, cv2.LINE_AA,
-    )  # fmt: skip
+    def __str__(self):
+        stages = " ".join(f"{name} {1000 * x:.0f}" for name, x in self._lately.items())
+        return f"{1 / max(sum(self._lately.values()), 1e-6):.0f} frames/s ({stages} ms)"
 
 
 def run(
@@ -106,6 +91,9 @@ def run(
     csv_path=None,
     max_frames=None,
     mirror=False,
+    detect_every=3,
+    smoothing=0.8,
+    skip_late=False,
 ):
     """Label the faces of a source until it ends, `show` says stop, or Ctrl-C is pressed.
 
@@ -115,7 +103,8 @@ def run(
     ----------
     source : FrameSource, or anything that `utils.sources.open_source` takes
     classifier : FaceClassifier
-    detector : FaceDetector, optional
+    detector : object with ``detect(frame)``, optional
+        See `utils.detection`; the Haar cascade by default.
     show : callable, optional
         Called with each annotated frame, uint8 BGR; a return value of False ends the loop.
     video_path, csv_path : path-like, optional
@@ -123,6 +112,12 @@ def run(
     max_frames : int, optional
     mirror : bool
         Swap left and right, as people expect of a camera that looks at them.
+    detect_every : int
+        Faces are searched in every so many frames, and followed in those between.
+    smoothing : float
+        See `utils.tracking.Smoother`; 0 labels each frame by itself.
+    skip_late : bool
+        Skip frames of a video that is shown and falls behind its own speed.
 
     Returns
     -------
@@ -133,9 +128,10 @@ def run(
     FileNotFoundError, ValueError, OSError
         See `utils.sources.open_source`; ValueError also if the video would replace the source.
     """
-    detector = detector or FaceDetector()
-    frames = frames_with_face = frames_written = 0
-    seconds = rate = 0.0
+    tracker = FaceTracker(detector or HaarDetector(), detect_every)
+    smoother = Smoother(smoothing)
+    watch = Stopwatch()
+    frames = frames_with_face = frames_written = skipped = 0
     stop_reason, failure = "", None
     with ExitStack() as stack:
         opened = stack.enter_context(
@@ -144,33 +140,43 @@ def run(
         for target in (video_path, csv_path):
             if target and opened.path and Path(target).resolve() == opened.path.resolve():
                 raise ValueError(f"{target} is the source: give what is written another name")
-        write_row = stack.enter_context(_csv_writer(csv_path))
-        write_frame = stack.enter_context(_video_writer(video_path, opened.frames_per_second))
+        write_row = stack.enter_context(csv_writer(csv_path))
+        write_frame = stack.enter_context(video_writer(video_path, opened.frames_per_second))
         progress = stack.enter_context(
             tqdm(total=opened.num_frames or max_frames, desc=opened.name, unit="frame", leave=False)
         )
         start = time.perf_counter()
         try:
-            for frame in opened:
-                begin = time.perf_counter()
+            for number, frame in enumerate(opened):
+                elapsed = time.perf_counter() - start
+                # Frames of a camera lie where the clock says, all others where their number says.
+                moment = elapsed if opened.live else number / opened.frames_per_second
+                if skip_late and elapsed > moment + 1 / opened.frames_per_second:
+                    skipped += 1
+                    continue
                 if mirror:
                     frame = cv2.flip(frame, 1)
-                faces = classifier.classify(frame, detector.detect(frame))
-                # A moving average: single frames vary too much to be read.
-                latest = 1 / max(time.perf_counter() - begin, 1e-6)
-                rate = 0.9 * rate + 0.1 * latest if rate else latest
-                picture = annotate(frame, faces, rate)
-                # Frames of a camera lie where the clock says, all others where their number says.
-                moment = begin - start if opened.live else frames / opened.frames_per_second
-                for number, face in enumerate(faces):
-                    write_row(_csv_row(moment, frames, number, face))
-                due = int(moment * opened.frames_per_second) + 1 if opened.live else frames + 1
-                for _ in range(frames_written, due):
-                    write_frame(picture)
-                frames_written = max(frames_written, due)
+                with watch("detection"):
+                    tracks = tracker.update(frame)
+                    boxes = [track.rounded_box for track in tracks]
+                with watch("crops"):
+                    crops = classifier.crop(frame, boxes)
+                with watch("networks"):
+                    faces = classifier.label(boxes, crops)
+                faces = smoother.smooth(
+                    [replace(face, track=track.number) for face, track in zip(faces, tracks)]
+                )
+                with watch("drawing"):
+                    picture = annotate(frame, faces, str(watch))
+                with watch("writing"):
+                    for face in faces:
+                        write_row(csv_row(moment, number, face))
+                    due = int(moment * opened.frames_per_second) + 1 if opened.live else number + 1
+                    for _ in range(frames_written, due):
+                        write_frame(picture)
+                    frames_written = max(frames_written, due)
                 frames += 1
                 frames_with_face += bool(faces)
-                seconds += time.perf_counter() - begin
                 progress.update()
                 if show is not None and show(picture) is False:
                     stop_reason = STOPPED_BY_USER
@@ -180,7 +186,7 @@ def run(
                     break
                 if show is not None and not opened.live:
                     # Nobody can look at a film at the speed of the processor.
-                    ahead = frames / opened.frames_per_second - (time.perf_counter() - start)
+                    ahead = (number + 1) / opened.frames_per_second - (time.perf_counter() - start)
                     time.sleep(max(0, ahead))
         except KeyboardInterrupt:
             stop_reason = "ended by Ctrl-C"
@@ -188,78 +194,13 @@ def run(
             failure = error  # first the files are finished
     if failure:
         raise failure
-    return Summary(frames, frames_with_face, seconds, stop_reason or opened.stop_reason)
-
-
-def _csv_row(seconds, frame_number, face_number, face):
-    emotion, gender = face.confidences
-    probabilities = {**face.emotion_probabilities, **face.gender_probabilities}
-    return (
-        *(f"{seconds:.3f}", frame_number, face_number, *face.box),
-        *(face.emotion, f"{emotion:.4f}", face.gender, f"{gender:.4f}"),
-        *(f"{probabilities.get(name, 0):.4f}" for name in EMOTIONS + GENDERS),
+    return Summary(
+        frames,
+        frames_with_face,
+        skipped + opened.skipped,
+        watch.seconds,
+        stop_reason or opened.stop_reason,
     )
-
-
-@contextmanager
-def _csv_writer(path):
-    if path is None:
-        yield lambda row: None
-        return
-    with replaced_when_done(path) as partial:
-        with open(partial, "w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(CSV_COLUMNS)
-            yield writer.writerow
-
-
-@contextmanager
-def _video_writer(path, frames_per_second):
-    """Yield a function that appends a frame; the first sets the size. No frame, no file."""
-    writer = cv2.VideoWriter()
-    size = None
-
-    def write(picture):
-        nonlocal size
-        if path is None:
-            return
-        if size is None:
-            size = picture.shape[1::-1]
-            partial = stack.enter_context(replaced_when_done(path))
-            stack.callback(writer.release)
-            codec = cv2.VideoWriter_fourcc(*"mp4v")
-            if not writer.open(str(partial), codec, frames_per_second, size):
-                raise ValueError(f"OpenCV cannot write mp4v video to {path}: give a name with .mp4")
-        elif picture.shape[1::-1] != size:
-            picture = cv2.resize(picture, size)
-        writer.write(picture)
-
-    with ExitStack() as stack:
-        yield write
-
-
-def can_open_window():
-    """Say whether there is a display; without one `cv2.imshow` aborts the process."""
-    if sys.platform.startswith("linux"):
-        return bool(os.environ.get("DISPLAY"))  # OpenCV's wheel has no Wayland support
-    return True
-
-
-def show_in_window(picture):
-    """Show a frame in a window; return False when `q` was pressed or the window was closed."""
-    cv2.imshow(WINDOW_TITLE, picture)
-    pressed = cv2.waitKey(1) & 0xFF
-    return pressed != ord("q") and _window_is_open()
-
-
-def wait_for_window():
-    """Leave the last frame in the window until a key is pressed or it is closed."""
-    while _window_is_open() and cv2.waitKey(50) < 0:
-        pass
-
-
-def _window_is_open():
-    return cv2.getWindowProperty(WINDOW_TITLE, cv2.WND_PROP_VISIBLE) >= 1
 
 
 def main(arguments=None):
@@ -274,11 +215,23 @@ def main(arguments=None):
         help="number of a camera (0), a video, a picture or a folder of pictures; "
         "default: the sample clip",
     )
+    parser.add_argument(
+        "--detector",
+        choices=DETECTORS,
+        default=DETECTORS[0],
+        help="what finds the faces: yunet also finds turned ones (233 kB, downloaded once), haar "
+        "is the report's; default: yunet",
+    )
     parser.add_argument("--output", help="annotated video, .mp4; default: in outputs/realtime")
     parser.add_argument("--csv", help="table of all faces; default: beside the video")
     parser.add_argument("--no-display", action="store_true", help="open no window")
     parser.add_argument("--max-frames", type=int, help="stop after so many frames")
     parser.add_argument("--mirror", action="store_true", help="swap left and right")
+    parser.add_argument(
+        "--skip-late",
+        action="store_true",
+        help="skip frames of a video that cannot be labelled at its own speed",
+    )
     options = parser.parse_args(arguments)
 
     window = not options.no_display and can_open_window()
@@ -290,16 +243,19 @@ def main(arguments=None):
         with open_source(options.source) as source:
             print("loading the networks ...")
             classifier = FaceClassifier()
+            detector = open_detector(options.detector)
             if window:
                 print("press q in the window, or close it, to end")
             summary = run(
                 source,
                 classifier,
+                detector,
                 show=show_in_window if window else None,
                 video_path=video_path,
                 csv_path=csv_path,
                 max_frames=options.max_frames,
                 mirror=options.mirror,
+                skip_late=options.skip_late,
             )
             if window and not source.live and summary.stop_reason != STOPPED_BY_USER:
                 print("the end: press any key in the window, or close it")
@@ -314,9 +270,12 @@ def main(arguments=None):
         print(f"error: no frame came: {summary.stop_reason}", file=sys.stderr)
         return 1
     print(
-        f"{summary.frames} frames, a face in {summary.frames_with_face}, "
-        f"{summary.frames_per_second:.1f} frames/s; ended: {summary.stop_reason}"
+        f"{summary.frames} frames, {summary.skipped} skipped, a face in "
+        f"{summary.frames_with_face}, {summary.frames_per_second:.1f} frames/s; ended: "
+        f"{summary.stop_reason}"
     )
+    stages = ", ".join(f"{name} {value:.1f}" for name, value in summary.milliseconds.items())
+    print(f"milliseconds a frame: {stages}")
     print(f"annotated video: {video_path}")
     print(f"table of faces:  {csv_path}")
     return 0

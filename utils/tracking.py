@@ -4,7 +4,7 @@ Detection is the dearest step of the loop and misses a face that turns for a mom
 inside each box are followed by optical flow instead (Lucas and Kanade 1981), which costs little.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -33,6 +33,11 @@ class Track:
     box: tuple
     unseen: int = 0
 
+    @property
+    def rounded_box(self):
+        """The box in whole pixels, as detectors give it."""
+        return tuple(round(value) for value in self.box)
+
 
 class FaceTracker:
     """Follows faces; asks the detector every few frames.
@@ -42,7 +47,7 @@ class FaceTracker:
     Parameters
     ----------
     detector : object with ``detect(frame)``
-        See `utils.faces.FaceDetector`.
+        See `utils.detection`.
     detect_every : int
         1 detects in each frame.
     keep_for : int
@@ -151,30 +156,45 @@ def _follow(track, before, now, scale):
 
 
 class Smoother:
-    """Averages a face's probabilities over time, so that labels do not flicker.
+    """Averages what is said of a face over time, so that labels do not flicker.
 
     Parameters
     ----------
     memory : float
-        Weight of what was before: 0 forgets at once, 0.9 remembers about ten frames.
+        Weight of what was before: 0 forgets at once, 0.8 remembers about five frames.
     """
 
     def __init__(self, memory=0.8):
         if not 0 <= memory < 1:
             raise ValueError(f"memory is {memory}, expected 0 to less than 1")
         self.memory = memory
-        self._means = {}
+        self._before = {}
 
-    def update(self, number, probabilities):
-        """The mean of a track's probabilities up to now, dict of str to float."""
-        before = self._means.get(number, probabilities)
-        mean = {
+    def smooth(self, faces):
+        """Mean probabilities of each track up to now; tracks that are not there any more end.
+
+        Parameters
+        ----------
+        faces : list of utils.faces.Face
+            Of one frame, with their track.
+
+        Returns
+        -------
+        list of utils.faces.Face
+        """
+        smoothed = []
+        for face in faces:
+            before = self._before.get(face.track, face)
+            means = {
+                name: self._mean(getattr(before, name), getattr(face, name))
+                for name in ("emotion_probabilities", "gender_probabilities")
+            }
+            smoothed.append(replace(face, **means))
+        self._before = {face.track: face for face in smoothed}
+        return smoothed
+
+    def _mean(self, before, now):
+        return {
             name: self.memory * before[name] + (1 - self.memory) * value
-            for name, value in probabilities.items()
+            for name, value in now.items()
         }
-        self._means[number] = mean
-        return mean
-
-    def forget_all_but(self, numbers):
-        """Drop tracks that have ended."""
-        self._means = {number: self._means[number] for number in numbers if number in self._means}

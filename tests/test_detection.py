@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from utils import config, yunet
-from utils.yunet import _haar_like_box, fetch_weights
+from utils import config, detection
+from utils.detection import HaarDetector, _haar_like_box, fetch_yunet, open_detector
 
 
 class Response:
@@ -22,27 +22,36 @@ class Response:
 def test_weights_are_downloaded_once_and_checked(workspace, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        yunet.urllib.request, "urlopen", lambda url, timeout: asked.append(url) or Response(b"abc")
+        detection.urllib.request,
+        "urlopen",
+        lambda url, timeout: asked.append(url) or Response(b"abc"),
     )
     # sha256 of "abc", from FIPS 180-2
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    monkeypatch.setattr(yunet, "SHA256", digest)
+    monkeypatch.setattr(detection, "YUNET_SHA256", digest)
     for _ in range(2):
-        assert fetch_weights().read_bytes() == b"abc"
-    assert len(asked) == 1 and asked[0].endswith(yunet.NAME)
-    fetch_weights().write_bytes(b"abd")
+        assert fetch_yunet().read_bytes() == b"abc"
+    assert len(asked) == 1 and asked[0].endswith(detection.YUNET_NAME)
+    fetch_yunet().write_bytes(b"abd")
     with pytest.raises(ValueError, match="delete it, and it is downloaded again"):
-        fetch_weights()
+        fetch_yunet()
 
 
-def test_without_a_network_it_says_what_to_do(workspace, monkeypatch):
+def test_without_a_network_the_cascade_goes_on(workspace, monkeypatch, capsys):
     def no_network(url, timeout):
-        raise yunet.urllib.error.URLError("unreachable")
+        raise detection.urllib.error.URLError("unreachable")
 
-    monkeypatch.setattr(yunet.urllib.request, "urlopen", no_network)
-    with pytest.raises(ConnectionError, match="use the Haar cascade"):
-        fetch_weights()
+    monkeypatch.setattr(detection.urllib.request, "urlopen", no_network)
+    with pytest.raises(ConnectionError, match="connect this machine once"):
+        fetch_yunet()
     assert not list(config.models_dir().glob("*"))
+    assert isinstance(open_detector("yunet"), HaarDetector)
+    assert "going on with the Haar cascade" in capsys.readouterr().out
+
+
+def test_unknown_detector_is_refused():
+    with pytest.raises(ValueError, match="'mtcnn'"):
+        open_detector("mtcnn")
 
 
 def test_box_from_features_by_hand():
