@@ -6,6 +6,7 @@
     python tasks.py train   train the spec of a stored run again (--help says how)
     python tasks.py report  one HTML page from all finished runs
     python tasks.py evaluate --fer FILE --utk FOLDER   score the shipped networks on your data
+    python tasks.py benchmark   how fast the loop is here, beside the report's
 
 The first call makes .venv and installs requirements.txt there (a few minutes, about 2 GB); later
 calls install again only when a list of requirements has changed.
@@ -30,6 +31,7 @@ COMMANDS = {
     "train": ["-m", "utils.training"],
     "report": ["-m", "utils.report"],
     "evaluate": ["-m", "utils.evaluation"],
+    "benchmark": ["-m", "utils.benchmark"],
     "lab": ["-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks/01_prepare_fer.ipynb"],
 }
 

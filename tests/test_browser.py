@@ -3,11 +3,12 @@ import numpy as np
 import pytest
 
 from utils.browser import BrowserCamera
+from utils.faces import Face
 
 
 @pytest.fixture
 def camera(monkeypatch):
-    widget = BrowserCamera(lambda frame: [((16, 12, 32, 24), f"width {frame.shape[1]}")])
+    widget = BrowserCamera(lambda frame: [Face((16, 12, 32, 24), {"sad": 0.9}, {"male": 0.7})])
     widget.sent = []
     monkeypatch.setattr(widget, "send", lambda content: widget.sent.append(content))
     return widget
@@ -22,7 +23,7 @@ def test_a_frame_is_answered_with_boxes_in_shares_of_the_picture(camera):
     camera._handle_custom_msg({"kind": "frame", "number": 7}, [jpeg(frame)])
     (answer,) = camera.sent
     assert answer["kind"] == "faces" and answer["number"] == 7 and answer["milliseconds"] > 0
-    assert answer["faces"] == [{"box": [0.25, 0.25, 0.5, 0.5], "text": "width 64"}]
+    assert answer["faces"] == [{"box": [0.25, 0.25, 0.5, 0.5], "text": "Sad, M  90% 70%"}]
 
 
 def test_what_is_no_picture_is_answered_with_an_error(camera):

@@ -10,6 +10,7 @@ from utils import config, display, realtime, sources
 from utils.data import EMOTIONS, GENDERS, face_input_for, load_split
 from utils.detection import HaarDetector
 from utils.display import annotate
+from utils.engine import STAGES
 from utils.faces import Face, FaceClassifier, _Network
 from utils.files import encode_image, read_image
 from utils.models import ModelContract
@@ -311,7 +312,7 @@ def test_a_film_that_falls_behind_skips_frames_only_when_asked(classifier):
 def test_time_is_kept_by_stage(classifier, monkeypatch):
     detector = SimpleNamespace(detect=lambda frame: time.sleep(0.02) or [])
     summary = run([noise()] * 5, classifier, detector)
-    assert tuple(summary.stage_seconds) == realtime.STAGES
+    assert tuple(summary.stage_seconds) == STAGES
     assert 20 <= summary.milliseconds["detection"] < 60
     assert summary.frames_per_second == pytest.approx(5 / sum(summary.stage_seconds.values()))
 

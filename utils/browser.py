@@ -21,8 +21,8 @@ class BrowserCamera(anywidget.AnyWidget):
     Parameters
     ----------
     label : callable
-        Takes a frame, uint8 (height, width, 3) BGR, and returns a list of (box, text): left, top,
-        width and height in pixels, and what to write over it.
+        Takes a frame, uint8 (height, width, 3) BGR, and returns a list of faces: see
+        `utils.engine.Engine.label`.
     frame_width : int
         Width in pixels of the frames that are sent.
     """
@@ -50,10 +50,10 @@ class BrowserCamera(anywidget.AnyWidget):
             height, width = frame.shape[:2]
             faces = [
                 {
-                    "box": [box[0] / width, box[1] / height, box[2] / width, box[3] / height],
-                    "text": text,
+                    "box": list(np.divide(face.box, (width, height, width, height))),
+                    "text": face.caption,
                 }
-                for box, text in self._label(frame)
+                for face in self._label(frame)
             ]
             milliseconds = 1000 * (time.perf_counter() - begin)
         self.send(

@@ -55,7 +55,7 @@ class HaarDetector:
     """
 
     scale_factor: float = 1.1
-    min_neighbors: int = 5
+    min_neighbors: int = 3
     min_size: int = 60
     searched_size: int = 30
 

@@ -29,10 +29,10 @@ def annotate(frame, faces, note=""):
     for face in faces:
         left, top, width, height = face.box
         cv2.rectangle(picture, (left, top), (left + width, top + height), BOX_COLOUR, 2)
-        emotion, gender = face.confidences
-        text = f"{face.label}  {emotion:.0%} {gender:.0%}"
         # Over the box as in the report; inside it where the box touches the upper border.
-        _write(picture, text, left, top if top > 40 * scale else top + int(40 * scale), scale)
+        _write(
+            picture, face.caption, left, top if top > 40 * scale else top + int(40 * scale), scale
+        )
     if note:
         _write(picture, note, 4, frame.shape[0] - 2, 0.6 * scale)
     return picture

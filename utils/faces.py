@@ -55,6 +55,12 @@ class Face:
         gender = "?" if self.gender == UNSURE else self.gender[0].upper()
         return f"{self.emotion.capitalize()}, {gender}"
 
+    @property
+    def caption(self):
+        """The label and how sure both networks are."""
+        emotion, gender = self.confidences
+        return f"{self.label}  {emotion:.0%} {gender:.0%}"
+
     @staticmethod
     def _say(probabilities, unsure_below):
         best = max(probabilities, key=probabilities.get)

@@ -6,23 +6,22 @@ python -m utils.realtime --help
 import argparse
 import sys
 import time
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 from tqdm.auto import tqdm
 
 from utils import config
-from utils.detection import DETECTORS, HaarDetector, open_detector
+from utils.detection import DETECTORS, open_detector
 from utils.display import annotate, can_open_window, show_in_window, wait_for_window
+from utils.engine import Engine
 from utils.faces import FaceClassifier
 from utils.recording import csv_row, csv_writer, video_writer
 from utils.sources import FrameSource, open_source
-from utils.tracking import FaceTracker, Smoother
 
 STOPPED_BY_USER = "ended by the user"
-STAGES = ("detection", "crops", "networks", "drawing", "writing")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Summary:
     skipped : int
         Frames that came too fast: of a camera, or of a video that was asked not to lag.
     stage_seconds : dict of str to float
-        Time in each of `STAGES`, without waiting for the next frame.
+        Time in each of `utils.engine.STAGES`, without waiting for the next frame.
     stop_reason : str
     """
 
@@ -60,28 +59,6 @@ class Summary:
         }
 
 
-class Stopwatch:
-    """Time in each of `STAGES`: in all, and lately."""
-
-    def __init__(self):
-        self.seconds = dict.fromkeys(STAGES, 0.0)
-        self._lately = {}
-
-    @contextmanager
-    def __call__(self, stage):
-        """Time what is done in a ``with`` block."""
-        start = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - start
-        self.seconds[stage] += seconds
-        # A moving average: single frames vary too much to be read.
-        self._lately[stage] = 0.9 * self._lately.get(stage, seconds) + 0.1 * seconds
-
-    def __str__(self):
-        stages = " ".join(f"{name} {1000 * x:.0f}" for name, x in self._lately.items())
-        return f"{1 / max(sum(self._lately.values()), 1e-6):.0f} frames/s ({stages} ms)"
-
-
 def run(
     source,
     classifier,
@@ -102,9 +79,8 @@ def run(
     Parameters
     ----------
     source : FrameSource, or anything that `utils.sources.open_source` takes
-    classifier : FaceClassifier
-    detector : object with ``detect(frame)``, optional
-        See `utils.detection`; the Haar cascade by default.
+    classifier, detector, detect_every, smoothing
+        See `utils.engine.Engine`.
     show : callable, optional
         Called with each annotated frame, uint8 BGR; a return value of False ends the loop.
     video_path, csv_path : path-like, optional
@@ -112,10 +88,6 @@ def run(
     max_frames : int, optional
     mirror : bool
         Swap left and right, as people expect of a camera that looks at them.
-    detect_every : int
-        Faces are searched in every so many frames, and followed in those between.
-    smoothing : float
-        See `utils.tracking.Smoother`; 0 labels each frame by itself.
     skip_late : bool
         Skip frames of a video that is shown and falls behind its own speed.
 
@@ -128,9 +100,8 @@ def run(
     FileNotFoundError, ValueError, OSError
         See `utils.sources.open_source`; ValueError also if the video would replace the source.
     """
-    tracker = FaceTracker(detector or HaarDetector(), detect_every)
-    smoother = Smoother(smoothing)
-    watch = Stopwatch()
+    engine = Engine(classifier, detector, detect_every, smoothing)
+    watch = engine.watch
     frames = frames_with_face = frames_written = skipped = 0
     stop_reason, failure = "", None
     with ExitStack() as stack:
@@ -156,16 +127,7 @@ def run(
                     continue
                 if mirror:
                     frame = cv2.flip(frame, 1)
-                with watch("detection"):
-                    tracks = tracker.update(frame)
-                    boxes = [track.rounded_box for track in tracks]
-                with watch("crops"):
-                    crops = classifier.crop(frame, boxes)
-                with watch("networks"):
-                    faces = classifier.label(boxes, crops)
-                faces = smoother.smooth(
-                    [replace(face, track=track.number) for face, track in zip(faces, tracks)]
-                )
+                faces = engine.label(frame)
                 with watch("drawing"):
                     picture = annotate(frame, faces, str(watch))
                 with watch("writing"):

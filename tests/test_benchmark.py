@@ -1,0 +1,48 @@
+import time
+
+import numpy as np
+import pytest
+
+from utils import benchmark, config
+from utils.detection import HaarDetector
+from utils.sources import open_source
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return list(open_source(config.SAMPLE_CLIP))[:6]
+
+
+def test_times_count_frames_with_a_face_only():
+    answers = iter([["face"], []] * 10)
+
+    def label(frame):
+        faces = next(answers)
+        time.sleep(0.02 if faces else 0)
+        return faces
+
+    row = benchmark.time_frames(label, [np.zeros((4, 4, 3), np.uint8)] * 8)
+    assert row["frames with a face"] == 0.5 and row["faces a frame"] == 0.5
+    assert 20 < row["frames/s"] <= 50
+    assert 20 <= row["95th percentile, ms"] < 60
+
+
+def test_the_face_gets_the_size_that_the_report_finds(frames):
+    large = benchmark.enlarge_faces(frames)
+    assert large[0].shape == (360, 640, 3)
+    ((_, _, width, _),) = HaarDetector().detect(large[0])
+    assert width == pytest.approx(200, rel=0.1)
+    assert len(HaarDetector().detect(benchmark.four_faces(large)[0])) == 4
+
+
+def test_the_table_is_printed(monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "seconds_to_first_label", lambda clip, detector: 1.5)
+    assert benchmark.main(["--max-frames", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "report's loop" in printed and "this loop, haar, 4 faces, 640x480" in printed
+    assert "from start to first labelled frame, haar: 1.5 s" in printed
+
+
+def test_without_a_face_there_is_nothing_to_time(tmp_path, capsys):
+    assert benchmark.main(["--clip", str(tmp_path / "none.mp4")]) == 1
+    assert "does not exist" in capsys.readouterr().err
