@@ -192,8 +192,8 @@ def test_all_faces_of_a_frame_are_one_batch(classifier, monkeypatch):
     frame = noise()
     boxes = [(10, 10, 60, 60), (70, 30, 80, 80), (-20, -20, 70, 70), (120, 80, 70, 70)]
     calls = []
-    call = classifier._emotion._call
-    monkeypatch.setattr(classifier._emotion, "_call", lambda x: calls.append(len(x)) or call(x))
+    call = classifier.emotion._call
+    monkeypatch.setattr(classifier.emotion, "_call", lambda x: calls.append(len(x)) or call(x))
     together = classifier.classify(frame, boxes)
     assert calls == [4]
     for box, face in zip(boxes, together):

@@ -79,7 +79,7 @@ class FaceClassifier:
     """
 
     def __init__(self, emotion=DEFAULT_EMOTION_MODEL, gender=DEFAULT_GENDER_MODEL):
-        self._emotion, self._gender = (
+        self.emotion, self.gender = (
             _Network(*(load_pretrained(model) if isinstance(model, str) else model))
             for model in (emotion, gender)
         )
@@ -101,14 +101,14 @@ class FaceClassifier:
 
     def crop(self, frame, boxes):
         """Cut out what each network wants to see of each face: two float32 arrays."""
-        return self._emotion.crop(frame, boxes), self._gender.crop(frame, boxes)
+        return self.emotion.crop(frame, boxes), self.gender.crop(frame, boxes)
 
     def label(self, boxes, crops):
         """Label faces of which `crop` has cut out the pictures: list of Face."""
         if not boxes:
             return []
-        unsure_below = tuple(x.contract.unsure_below for x in (self._emotion, self._gender))
-        emotions, genders = self._emotion.predict(crops[0]), self._gender.predict(crops[1])
+        unsure_below = tuple(x.contract.unsure_below for x in (self.emotion, self.gender))
+        emotions, genders = self.emotion.predict(crops[0]), self.gender.predict(crops[1])
         return [Face(*face, unsure_below) for face in zip(boxes, emotions, genders)]
 
 
