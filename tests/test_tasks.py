@@ -29,7 +29,7 @@ def installed(tasks, monkeypatch):
 
 def test_run_annotates_the_sample_clip(installed, tmp_path, capfd):
     output = tmp_path / "annotated.mp4"
-    options = ["--no-display", "--max-frames", "3", "--output", str(output)]
+    options = ["--no-display", "--max-frames", "3", "--detector", "haar", "--output", str(output)]
     assert installed.main(["run", *options]) == 0
     assert f"annotated video: {output}" in capfd.readouterr().out
     assert output.stat().st_size > 1000
@@ -38,6 +38,17 @@ def test_run_annotates_the_sample_clip(installed, tmp_path, capfd):
 def test_run_passes_the_exit_code_on(installed, tmp_path, capfd):
     assert installed.main(["run", "--no-display", "--source", str(tmp_path / "none.mp4")]) == 1
     assert "does not exist" in capfd.readouterr().err
+
+
+def test_evaluate_scores_the_shipped_networks(installed, capfd):
+    raw = config.SAMPLE_DIR / "raw"
+    assert installed.main(["evaluate", "--utk", str(raw / "UTKFace")]) == 0
+    assert "ages 18 to 60" in capfd.readouterr().out
+
+
+def test_benchmark_explains_itself(installed, capfd):
+    assert installed.main(["benchmark", "--help"]) == 0
+    assert "beside the course report's" in capfd.readouterr().out
 
 
 def test_report_makes_the_page_of_the_runs_in_git(installed, tmp_path, capfd):
