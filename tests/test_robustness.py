@@ -1,7 +1,10 @@
 import numpy as np
+import pandas as pd
 import pytest
 
+from utils import robustness
 from utils.robustness import CORRUPTIONS, corrupt
+from utils.training import RunSpec, train
 
 IMAGES = np.random.default_rng(0).integers(60, 200, (3, 9, 9, 1)).astype(np.uint8)
 
@@ -30,6 +33,19 @@ def test_changes_against_plain_indexing():
 def test_noise_has_the_strength_that_it_says():
     grey = np.full((1, 100, 100, 1), 128, np.uint8)
     assert corrupt(grey, "noise", 16).std() == pytest.approx(16, rel=0.05)
+
+
+def test_a_run_is_measured_once(prepared_workspace, monkeypatch):
+    spec = RunSpec("small", "fer2013", "compact", 1, arguments={"widths": [8]}, batch_size=16)
+    run = train(spec)
+    table = robustness.accuracy_by_severity(run)
+    assert len(table) == sum(len(severities) for _, severities in CORRUPTIONS.values())
+    unchanged = table.groupby("corruption").first()
+    assert unchanged["accuracy"].tolist() == pytest.approx(
+        [run.metrics["test"]["accuracy"]] * len(CORRUPTIONS)
+    )
+    monkeypatch.setattr(robustness, "load_split", None)
+    pd.testing.assert_frame_equal(robustness.accuracy_by_severity(run), table)
 
 
 def test_unknown_corruption_is_refused():
