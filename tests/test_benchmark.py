@@ -39,7 +39,7 @@ def test_the_table_is_printed(monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "seconds_to_first_label", lambda clip, detector: 1.5)
     assert benchmark.main(["--max-frames", "3"]) == 0
     printed = capsys.readouterr().out
-    assert "report's loop" in printed and "this loop, haar, 4 faces, 640x480" in printed
+    assert "report's loop" in printed and "keras, haar, 4 faces, 640x480" in printed
     assert "from start to first labelled frame, haar: 1.5 s" in printed
 
 

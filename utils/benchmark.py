@@ -18,10 +18,10 @@ from skimage import transform
 from tqdm.auto import tqdm
 
 from utils import config
-from utils.detection import HaarDetector, open_detector
+from utils.detection import DETECTORS, HaarDetector, open_detector
 from utils.display import annotate
 from utils.engine import Engine
-from utils.faces import FaceClassifier
+from utils.faces import RUNTIMES, FaceClassifier
 from utils.models import BUILDERS
 from utils.sources import open_source
 
@@ -151,19 +151,23 @@ def main(arguments=None):
     except StopIteration:
         print(f"error: no face in {options.clip}", file=sys.stderr)
         return 1
-    classifier = FaceClassifier()
     rows = {"report's loop": time_frames(report_loop(), frames)}
     fer = fer_loop()
     if fer:
         rows["fer, emotion only"] = time_frames(fer, frames)
-    for name in ("haar", "yunet"):
-        label = engine_loop(classifier, open_detector(name))
-        rows[f"this loop, {name}"] = time_frames(label, frames)
-        label = engine_loop(classifier, open_detector(name))
-        rows[f"this loop, {name}, 4 faces, 640x480"] = time_frames(label, four_faces(frames))
+    for runtime in RUNTIMES:
+        try:
+            classifier = FaceClassifier(runtime=runtime)
+        except ImportError as error:
+            print(f"{error}; it was not timed")
+            continue
+        for name in DETECTORS:
+            for faces, clip in (("1 face", frames), ("4 faces, 640x480", four_faces(frames))):
+                label = engine_loop(classifier, open_detector(name))
+                rows[f"{runtime}, {name}, {faces}"] = time_frames(label, clip)
     table = pd.DataFrame(rows).T
     print(table.to_string(float_format="{:.2f}".format))
-    for name in ("haar", "yunet"):
+    for name in DETECTORS:
         seconds = seconds_to_first_label(options.clip, name)
         print(f"from start to first labelled frame, {name}: {seconds:.1f} s")
     if not fer:

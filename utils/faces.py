@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from utils.litert import compile_litert
 from utils.models import load_pretrained
 from utils.preprocessing import crop_face, prepare_face
 
 DEFAULT_EMOTION_MODEL = "emotion_compact"
 DEFAULT_GENDER_MODEL = "gender_compact"
+RUNTIMES = ("keras", "litert")
 UNSURE = "unsure"
 
 
@@ -76,11 +78,27 @@ class FaceClassifier:
     ----------
     emotion, gender : str or tuple
         Name of a pretrained model, or (keras.Model, ModelContract).
+    runtime : {"keras", "litert"}
+        What computes the networks; see `utils.litert`.
+
+    Raises
+    ------
+    ValueError
+        If the runtime is unknown.
+    ImportError
+        If it is not installed.
     """
 
-    def __init__(self, emotion=DEFAULT_EMOTION_MODEL, gender=DEFAULT_GENDER_MODEL):
+    def __init__(
+        self, emotion=DEFAULT_EMOTION_MODEL, gender=DEFAULT_GENDER_MODEL, runtime=RUNTIMES[0]
+    ):
+        if runtime not in RUNTIMES:
+            raise ValueError(f"runtime is {runtime!r}, expected one of {RUNTIMES}")
+        compile_network = compile_keras if runtime == "keras" else compile_litert
         self.emotion, self.gender = (
-            _Network(*(load_pretrained(model) if isinstance(model, str) else model))
+            _Network(
+                *(load_pretrained(model) if isinstance(model, str) else model), compile_network
+            )
             for model in (emotion, gender)
         )
 
@@ -112,14 +130,24 @@ class FaceClassifier:
         return [Face(*face, unsure_below) for face in zip(boxes, emotions, genders)]
 
 
-class _Network:
-    """A model behind a compiled call: `model.predict` costs 50 times as much for one face."""
+def compile_keras(model, contract):
+    """Turn a network into a function from a batch to probabilities, see `compile_litert`.
 
-    def __init__(self, model, contract):
+    It is compiled once for all numbers of faces: `model.predict` costs 50 times as much for one.
+    """
+    shape = contract.face_input.shape
+    signature = tf.TensorSpec((None, *shape), tf.float32)
+    call = tf.function(lambda batch: model(batch, training=False), [signature])
+    call(tf.zeros((1, *shape)))  # now, not at the first face
+    return lambda batch: call(batch).numpy()
+
+
+class _Network:
+    """What the loop needs of a network: its view of faces, and what it says of them."""
+
+    def __init__(self, model, contract, compile_network=compile_keras):
         self.contract = contract
-        signature = tf.TensorSpec((None, *contract.face_input.shape), tf.float32)
-        self._call = tf.function(lambda batch: model(batch, training=False), [signature])
-        self._call(tf.zeros((1, *contract.face_input.shape)))  # compiled now, not at the first face
+        self._call = compile_network(model, contract)
 
     def crop(self, frame, boxes):
         face_input = self.contract.face_input
@@ -127,5 +155,5 @@ class _Network:
         return np.array(faces, dtype=np.float32)
 
     def predict(self, crops):
-        probabilities = self._call(crops).numpy()
-        return [dict(zip(self.contract.class_names, map(float, row))) for row in probabilities]
+        names = self.contract.class_names
+        return [dict(zip(names, map(float, row))) for row in self._call(crops)]

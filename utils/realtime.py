@@ -17,7 +17,7 @@ from utils import config
 from utils.detection import DETECTORS, open_detector
 from utils.display import annotate, can_open_window, show_in_window, wait_for_window
 from utils.engine import Engine
-from utils.faces import FaceClassifier
+from utils.faces import RUNTIMES, FaceClassifier
 from utils.recording import csv_row, csv_writer, video_writer
 from utils.sources import FrameSource, open_source
 
@@ -184,6 +184,13 @@ def main(arguments=None):
         help="what finds the faces: yunet also finds turned ones (233 kB, downloaded once), haar "
         "is the report's; default: yunet",
     )
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default=RUNTIMES[0],
+        help="what computes the networks: litert is lighter (pip install ai-edge-litert); "
+        "default: keras",
+    )
     parser.add_argument("--output", help="annotated video, .mp4; default: in outputs/realtime")
     parser.add_argument("--csv", help="table of all faces; default: beside the video")
     parser.add_argument("--no-display", action="store_true", help="open no window")
@@ -204,7 +211,7 @@ def main(arguments=None):
     try:
         with open_source(options.source) as source:
             print("loading the networks ...")
-            classifier = FaceClassifier()
+            classifier = FaceClassifier(runtime=options.runtime)
             detector = open_detector(options.detector)
             if window:
                 print("press q in the window, or close it, to end")
@@ -222,7 +229,7 @@ def main(arguments=None):
             if window and not source.live and summary.stop_reason != STOPPED_BY_USER:
                 print("the end: press any key in the window, or close it")
                 wait_for_window()
-    except (ValueError, OSError, cv2.error) as error:
+    except (ValueError, OSError, ImportError, cv2.error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:

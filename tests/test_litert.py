@@ -1,0 +1,45 @@
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from utils import config
+from utils.faces import FaceClassifier
+from utils.litert import compile_litert
+from utils.models import load_pretrained
+
+
+@pytest.fixture
+def interpreter(monkeypatch, tmp_path):
+    """TensorFlow's own interpreter, which has the same interface, where LiteRT is not installed."""
+    monkeypatch.setattr(config, "LITERT_DIR", tmp_path)
+    if "ai_edge_litert" not in sys.modules:
+        stand_in = SimpleNamespace(Interpreter=tf.lite.Interpreter)
+        monkeypatch.setitem(sys.modules, "ai_edge_litert", SimpleNamespace())
+        monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", stand_in)
+
+
+def test_outputs_are_those_of_keras_for_any_number_of_faces(interpreter, tmp_path):
+    model, contract = load_pretrained("gender_compact")
+    call = compile_litert(model, contract)
+    noise = np.random.default_rng(0)
+    for count in (1, 4, 4, 1):
+        batch = noise.integers(0, 256, (count, *contract.face_input.shape)).astype(np.float32)
+        expected = model(batch, training=False).numpy()
+        np.testing.assert_allclose(call(batch), expected, atol=1e-3)
+    (path,) = tmp_path.iterdir()
+    assert path.name == f"{contract.weights_sha256}.tflite"
+    compile_litert(None, contract)(batch)  # the file is there: nothing is exported again
+
+
+def test_without_the_package_it_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(ImportError, match="pip install ai-edge-litert"):
+        FaceClassifier(runtime="litert")
+
+
+def test_unknown_runtime_is_refused():
+    with pytest.raises(ValueError, match="'onnx'"):
+        FaceClassifier(runtime="onnx")

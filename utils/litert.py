@@ -1,0 +1,59 @@
+"""LiteRT runs the same networks by a small interpreter: faster for a few faces on a weak laptop.
+
+Optional: pip install ai-edge-litert. Source: keras.Model.export, ai.google.dev/edge/litert.
+"""
+
+import os
+
+from utils import config
+from utils.files import replaced_when_done
+
+
+def compile_litert(model, contract):
+    """Turn a network into a function from a batch to probabilities.
+
+    Taught in notebooks/05_realtime.ipynb.
+
+    Parameters
+    ----------
+    model : keras.Model
+    contract : utils.models.ModelContract
+        Of a shipped network: its LiteRT file is kept under its checksum. Other networks are
+        exported each time.
+
+    Returns
+    -------
+    callable
+        float32 (n, height, width, channels), 0..255 -> float32 (n, num_classes)
+
+    Raises
+    ------
+    ImportError
+        If the package is not installed.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter  # not a dependency of this project
+    except ImportError as error:
+        raise ImportError("LiteRT is not installed: pip install ai-edge-litert") from error
+
+    path = config.LITERT_DIR / f"{contract.weights_sha256 or 'unnamed'}.tflite"
+    if not (contract.weights_sha256 and path.is_file()):
+        with replaced_when_done(path) as partial:
+            model.export(partial, format="litert", verbose=False)
+    interpreter = Interpreter(str(path), num_threads=min(4, os.cpu_count() or 1))
+    input_index = interpreter.get_input_details()[0]["index"]
+    output_index = interpreter.get_output_details()[0]["index"]
+
+    shape = None
+
+    def call(batch):
+        nonlocal shape
+        if batch.shape != shape:
+            interpreter.resize_tensor_input(input_index, batch.shape)
+            interpreter.allocate_tensors()
+            shape = batch.shape
+        interpreter.set_tensor(input_index, batch)
+        interpreter.invoke()
+        return interpreter.get_tensor(output_index)
+
+    return call
