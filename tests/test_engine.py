@@ -1,0 +1,84 @@
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+
+from utils import config
+from utils.data import EMOTIONS, GENDERS, face_input_for
+from utils.display import annotate
+from utils.engine import Engine
+from utils.faces import FaceClassifier
+from utils.models import ModelContract
+from utils.sources import open_source
+
+
+def untrained(dataset, class_names, colour):
+    face_input = face_input_for(dataset, 48, 48, colour)
+    contract = ModelContract("compact", {"widths": [8]}, class_names, face_input, "nothing")
+    return contract.build(), contract
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return FaceClassifier(
+        untrained("fer2013", EMOTIONS, "grey"), untrained("utkface", GENDERS, "rgb")
+    )
+
+
+def detector_of(boxes):
+    return SimpleNamespace(detect=lambda frame: boxes)
+
+
+def noise(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 30])
+def test_any_number_of_faces_is_one_call_for_each_network(classifier, monkeypatch, count):
+    boxes = [(40 * (number % 10), 50 * (number // 10), 36, 36) for number in range(count)]
+    calls = []
+    for network in (classifier.emotion, classifier.gender):
+        call = network._call
+        monkeypatch.setattr(network, "_call", lambda x, call=call: calls.append(len(x)) or call(x))
+    engine = Engine(classifier, detector_of(boxes), detect_every=1)
+    for _ in range(2):
+        faces = engine.label(noise(200, 400))
+    assert [face.box for face in faces] == boxes
+    assert [face.track for face in faces] == list(range(1, count + 1))
+    assert calls == [count] * 4 if count else calls == []
+
+
+@pytest.mark.parametrize("size", [(121, 161), (1, 1), (97, 640), (480, 641)])
+def test_frames_of_odd_sizes(classifier, size):
+    """The search itself must bear them: here it is the real one."""
+    engine = Engine(classifier)
+    for _ in range(2):
+        frame = noise(*size)
+        assert annotate(frame, engine.label(frame), "note").shape == frame.shape
+
+
+@pytest.mark.parametrize(
+    "box", [(-30, 20, 60, 60), (130, 20, 60, 60), (50, -30, 60, 60), (50, 90, 60, 60)]
+)
+def test_faces_over_each_border(classifier, box):
+    frame = noise(120, 160)
+    (face,) = Engine(classifier, detector_of([box])).label(frame)
+    assert face.box == box
+    assert sum(face.emotion_probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert annotate(frame, [face]).shape == frame.shape
+
+
+def test_memory_does_not_grow(classifier):
+    """A leak of one small frame (58 kB) per step would be 23 MB here."""
+    frame = next(iter(open_source(config.SAMPLE_CLIP)))[:120, :160].copy()
+    engine = Engine(classifier, detector_of([(40, 20, 60, 60)]))
+    process = psutil.Process()
+
+    def run(steps):
+        for _ in range(steps):
+            annotate(frame, engine.label(frame))
+        return process.memory_info().rss
+
+    before = run(100)
+    assert run(400) - before < 10e6
