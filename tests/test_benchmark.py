@@ -43,6 +43,12 @@ def test_the_table_is_printed(monkeypatch, capsys):
     assert "from start to first labelled frame, haar: 1.5 s" in printed
 
 
+def test_the_report_s_loop_leaves_out_faces_at_the_border(monkeypatch):
+    label = benchmark.report_loop()
+    monkeypatch.setattr(benchmark.HaarDetector, "detect", lambda self, frame: [(5, 40, 200, 200)])
+    assert label(np.zeros((360, 640, 3), np.uint8)) == [(5, 40, 200, 200)]
+
+
 def test_without_a_face_there_is_nothing_to_time(tmp_path, capsys):
     assert benchmark.main(["--clip", str(tmp_path / "none.mp4")]) == 1
     assert "does not exist" in capsys.readouterr().err

@@ -26,8 +26,9 @@ def test_a_frame_is_answered_with_boxes_in_shares_of_the_picture(camera):
     assert answer["faces"] == [{"box": [0.25, 0.25, 0.5, 0.5], "text": "Sad, M  90% 70%"}]
 
 
-def test_what_is_no_picture_is_answered_with_an_error(camera):
-    camera._handle_custom_msg({"kind": "frame", "number": 1}, [memoryview(b"no jpeg")])
+@pytest.mark.parametrize("content", [b"no jpeg", b""])
+def test_what_is_no_picture_is_answered_with_an_error(camera, content):
+    camera._handle_custom_msg({"kind": "frame", "number": 1}, [memoryview(content)])
     assert camera.sent[0]["kind"] == "error" and camera.sent[0]["number"] == 1
     camera._handle_custom_msg({"kind": "hello"}, [])
     assert len(camera.sent) == 1

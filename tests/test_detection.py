@@ -49,6 +49,37 @@ def test_without_a_network_the_cascade_goes_on(workspace, monkeypatch, capsys):
     assert "going on with the Haar cascade" in capsys.readouterr().out
 
 
+def test_a_login_page_instead_of_the_weights_is_not_kept(workspace, monkeypatch, capsys):
+    page = Response(b"<html>please log in</html>")
+    monkeypatch.setattr(detection.urllib.request, "urlopen", lambda url, timeout: page)
+    assert isinstance(open_detector("yunet"), HaarDetector)
+    assert "something else than YuNet" in capsys.readouterr().out
+    assert not list(config.models_dir().glob("*"))
+
+
+def test_boxes_come_back_in_the_pixels_of_the_frame():
+    points = np.array([[80, 100], [120, 100], [100, 120], [90, 140], [110, 140]], float)
+    row = np.concatenate([[0, 0, 0, 0], points.ravel() / 2, [0.9]])
+    sizes = []
+    yunet = detection.YuNetDetector.__new__(detection.YuNetDetector)
+    yunet.min_size, yunet.searched_size = 40, 20  # the frame is halved
+
+    class Network:
+        rows = np.stack([row, row * 0.2])  # the second face is 21 pixels wide
+
+        def setInputSize(self, size):  # noqa: N802 (OpenCV's name)
+            sizes.append(size)
+
+        def detect(self, frame):
+            return 1, self.rows
+
+    yunet._network = Network()
+    assert yunet.detect(np.zeros((200, 300, 3), np.uint8)) == [_haar_like_box(points)]
+    assert sizes == [(150, 100)]
+    yunet._network.rows = None
+    assert yunet.detect(np.zeros((200, 300, 3), np.uint8)) == []
+
+
 def test_unknown_detector_is_refused():
     with pytest.raises(ValueError, match="'mtcnn'"):
         open_detector("mtcnn")

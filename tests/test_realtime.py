@@ -231,6 +231,8 @@ def test_boxes_are_drawn_on_a_copy_also_at_the_border(box):
     assert picture.shape == frame.shape
     drawn = (picture == display.BOX_COLOUR).all(axis=-1)
     assert drawn[:110].sum() > 200
+    labelled = annotate(np.zeros_like(frame), [face_at(box)])
+    assert (labelled.min(axis=-1) > 150).sum() > 30, "the white label is in the picture"
 
 
 def test_no_face_changes_nothing():
@@ -307,6 +309,33 @@ def test_a_film_that_falls_behind_skips_frames_only_when_asked(classifier):
         slow = run(source, classifier, show=lambda _: time.sleep(0.15), skip_late=skip_late)
         assert slow.frames + slow.skipped == 10
         assert (slow.skipped > 3) == skip_late
+
+
+def test_a_film_that_is_always_late_still_moves(classifier):
+    frames = (time.sleep(0.03) or noise() for _ in range(40))
+    source = sources.FrameSource("film", frames, frames_per_second=100)
+    shown = []
+    run(source, classifier, show=shown.append, skip_late=True)
+    assert 3 <= len(shown) <= 5
+
+
+def test_pictures_of_a_folder_are_not_a_film(tmp_path, classifier):
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(encode_image(noise()))
+    asked = []
+    detector = SimpleNamespace(detect=lambda frame: asked.append(1) or [(40, 20, 60, 60)])
+    rows = tmp_path / "rows.csv"
+    run(tmp_path, classifier, detector, csv_path=rows)
+    assert len(asked) == 4
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.png", "x"])
+def test_other_names_for_the_video_are_refused(tmp_path, classifier, name):
+    path = tmp_path / name
+    path.write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"expected .mp4 or .avi"):
+        run([noise()], classifier, video_path=path)
+    assert path.read_bytes() == b"mine"
 
 
 def test_time_is_kept_by_stage(classifier, monkeypatch):

@@ -42,6 +42,16 @@ def paced(monkeypatch):
     return camera
 
 
+def test_a_camera_that_raises_ends_instead_of_hanging(paced, monkeypatch):
+    def fail():
+        raise cv2.error("lost")
+
+    paced.read = fail
+    with open_source(0) as source:
+        assert list(source) == []
+    assert "gave no frame" in source.stop_reason
+
+
 def test_a_slow_loop_gets_the_newest_frame(paced):
     seen, lags = [], []
     with open_source(0) as source:

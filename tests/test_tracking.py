@@ -40,7 +40,8 @@ def test_overlap_by_hand():
 def test_a_face_is_followed_while_the_detector_is_blind():
     detector = Detector([(100, 80, 80, 80)])
     tracker = FaceTracker(detector, detect_every=1, keep_for=30)
-    tracker.update(frame_with((100, 80)))
+    for _ in range(2):
+        tracker.update(frame_with((100, 80)))
     detector.boxes = []
     for step in range(1, 21):
         (track,) = tracker.update(frame_with((100 + 3 * step, 80 + step)))
@@ -63,10 +64,38 @@ def test_a_face_that_comes_nearer_gets_a_larger_box():
 def test_an_unseen_face_is_dropped_in_time():
     detector = Detector([(100, 80, 80, 80)])
     tracker = FaceTracker(detector, detect_every=1, keep_for=5)
-    tracker.update(frame_with((100, 80)))
+    for _ in range(2):
+        tracker.update(frame_with((100, 80)))
     detector.boxes = []
     lengths = [len(tracker.update(frame_with((100, 80)))) for _ in range(7)]
     assert lengths == [1] * 5 + [0] * 2
+
+
+def test_what_was_seen_once_is_dropped_at_the_next_search():
+    detector = Detector([(100, 80, 80, 80)])
+    tracker = FaceTracker(detector, detect_every=1)
+    tracker.update(frame_with((100, 80)))
+    detector.boxes = []
+    assert tracker.update(frame_with((100, 80))) == []
+
+
+def test_two_boxes_of_one_face_do_not_stay():
+    detector = Detector([(100, 80, 80, 80), (120, 100, 40, 40)])
+    tracker = FaceTracker(detector, detect_every=1)
+    for _ in range(2):
+        assert len(tracker.update(frame_with((100, 80)))) == 2
+    detector.boxes = detector.boxes[:1]
+    (track,) = tracker.update(frame_with((100, 80)))
+    assert track.number == 1
+
+
+def test_a_face_that_cannot_be_followed_keeps_its_number():
+    """On a blank picture there is no point to follow, but the detector goes on seeing it."""
+    detector = Detector([(100, 80, 80, 80), (10, 10, 40, 40)])
+    tracker = FaceTracker(detector, detect_every=3)
+    blank = np.zeros_like(SCENE)
+    for _ in range(7):
+        assert [track.number for track in tracker.update(blank)] == [1, 2]
 
 
 def test_the_detector_is_asked_every_few_frames():
@@ -100,6 +129,8 @@ def test_another_frame_size_starts_anew():
     tracker.update(frame_with((100, 80)))
     (track,) = tracker.update(frame_with((100, 80))[:200])
     assert track.number == 2
+    twice = cv2.resize(SCENE, (640, 400))  # the same once it is reduced
+    assert [track.number for track in tracker.update(twice)] == [3]
 
 
 def test_a_blank_frame_loses_the_face_without_an_error():

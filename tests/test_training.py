@@ -289,6 +289,8 @@ def test_cosine_reaches_zero_at_the_last_step_and_spares_the_norms(prepared_work
         {"optimizer": "lbfgs"},
         {"precision": "int8"},
         {"labels": "mine"},
+        {"labels": "ferplus", "dataset": "utkface"},
+        {"labels": "ferplus", "class_names": ("happy", "sad")},
         {"class_weight": "rare"},
         {"evaluate_at": (9,)},
     ],

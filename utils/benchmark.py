@@ -44,6 +44,8 @@ def report_loop():
         grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
         boxes = cascade.detect(frame)
         for left, top, width, height in boxes:
+            if min(left, top) < 20:
+                continue
             rows, columns = slice(top - 20, top + height + 20), slice(left - 20, left + width + 20)
             for picture, network in ((grey, emotion), (frame, gender)):
                 shape = network.input_shape[1:]
@@ -144,6 +146,8 @@ def main(arguments=None):
     try:
         with open_source(options.clip) as source:
             frames = [frame for frame, _ in zip(source, range(options.max_frames))]
+        if len(frames) < 2:
+            raise ValueError(f"{options.clip} has {len(frames)} frame, expected a clip")
         frames = enlarge_faces(frames)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -32,6 +32,7 @@ function render({ model, el }) {
   let stream = null;
   let number = 0;
   let times = [];
+  let disposed = false;
 
   async function begin() {
     start.disabled = true;
@@ -40,6 +41,7 @@ function render({ model, el }) {
     }
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640 }, audio: false });
+      if (disposed) return end(); // the cell was run again while the browser asked
     } catch (error) {
       return fail(REASONS[error.name] || `The camera could not be opened: ${error.message}`);
     }
@@ -122,6 +124,7 @@ function render({ model, el }) {
   stop.addEventListener("click", () => end());
   model.on("msg:custom", receive);
   return () => {
+    disposed = true;
     model.off("msg:custom", receive);
     end();
   };

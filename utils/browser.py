@@ -5,9 +5,10 @@ import time
 from pathlib import Path
 
 import anywidget
-import cv2
 import numpy as np
 import traitlets
+
+from utils.files import decode_image
 
 HERE = Path(__file__).parent
 
@@ -43,7 +44,7 @@ class BrowserCamera(anywidget.AnyWidget):
             return
         with self._lock:
             begin = time.perf_counter()
-            frame = cv2.imdecode(np.frombuffer(buffers[0], np.uint8), cv2.IMREAD_COLOR)
+            frame = decode_image(bytes(buffers[0]))
             if frame is None:
                 self.send({**content, "kind": "error", "text": "The kernel got no picture."})
                 return

@@ -7,7 +7,7 @@ from OpenCV's model zoo.
 """
 
 import hashlib
-import urllib.error
+import http.client
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,11 +99,17 @@ def fetch_yunet():
         try:
             with urllib.request.urlopen(YUNET_URL, timeout=20) as response:
                 content = response.read()
-        except (urllib.error.URLError, TimeoutError) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise ConnectionError(
                 f"YuNet could not be downloaded ({error}): connect this machine once, or put "
                 f"{YUNET_NAME} of OpenCV's model zoo into {path.parent}"
             ) from error
+        found = hashlib.sha256(content).hexdigest()
+        if found != YUNET_SHA256:  # the page of a network that asks to log in, for instance
+            raise ConnectionError(
+                f"{YUNET_URL} gave something else than YuNet (sha256 {found}): connect this "
+                f"machine once, or put {YUNET_NAME} of OpenCV's model zoo into {path.parent}"
+            )
         with replaced_when_done(path) as partial:
             partial.write_bytes(content)
     found = hashlib.sha256(path.read_bytes()).hexdigest()

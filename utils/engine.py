@@ -24,11 +24,13 @@ class Engine:
         Faces are searched in every so many frames, and followed in those between.
     smoothing : float
         See `utils.tracking.Smoother`; 0 labels each frame by itself.
+    keep_for : int
+        See `utils.tracking.FaceTracker`.
     """
 
-    def __init__(self, classifier, detector=None, detect_every=3, smoothing=0.8):
+    def __init__(self, classifier, detector=None, detect_every=3, smoothing=0.8, keep_for=30):
         self.classifier = classifier
-        self.tracker = FaceTracker(detector or HaarDetector(), detect_every)
+        self.tracker = FaceTracker(detector or HaarDetector(), detect_every, keep_for)
         self.smoother = Smoother(smoothing)
         self.watch = Stopwatch()
 

@@ -258,6 +258,8 @@ def choose_threshold(y_true, probabilities, accuracy):
     order = np.argsort(-confidence, kind="stable")
     right = (probabilities.argmax(axis=1) == y_true)[order]
     enough = np.cumsum(right) / np.arange(1, len(right) + 1) >= accuracy
+    # Images on which it is equally sure are above the threshold together or not at all.
+    enough[:-1] &= np.diff(confidence[order]) < 0
     if not enough.any():
         raise ValueError(f"no threshold gives an accuracy of {accuracy}")
     last = np.flatnonzero(enough)[-1]
@@ -282,14 +284,15 @@ def score_shipped(dataset, prepared):
     for path in sorted(config.PRETRAINED_DIR.glob(f"{prefix}_*.npz")):
         name = path.stem
         model, contract = load_pretrained(name)
-        images, y_true, _ = load_images(prepared, "test", contract.face_input)
+        names = contract.class_names
+        images, y_true, _ = load_images(prepared, "test", contract.face_input, names)
         predictions = [model.predict(view, batch_size=256, verbose=0) for view in views(images)]
         probabilities = predictions[0]
         rows[name, "all test images"] = evaluate(y_true, probabilities)
         rows[name, "the same, ten views"] = evaluate(y_true, np.mean(predictions, axis=0))
-        known = rows_of(prepared, "test")
+        known = rows_of(prepared, "test", names)
         if dataset == "fer2013":
-            new = ~copies_of_training(prepared, "test")
+            new = ~copies_of_training(prepared, "test", names)
             groups = {"not in training as well": new}
         else:
             bands, (youngest, oldest) = age_bands(known["age"]), ADULT_AGES

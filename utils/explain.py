@@ -29,7 +29,6 @@ def grad_cam(model, image, class_index=None):
     both = keras.Model(model.input, [last.output, logits])
     with tf.GradientTape() as tape:
         features, scores = both(image[None].astype(np.float32), training=False)
-        tape.watch(features)
         index = int(scores[0].numpy().argmax()) if class_index is None else class_index
         score = scores[:, index]
     weights = tf.reduce_mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)

@@ -36,7 +36,9 @@ def compile_litert(model, contract):
     except ImportError as error:
         raise ImportError("LiteRT is not installed: pip install ai-edge-litert") from error
 
-    path = config.LITERT_DIR / f"{contract.weights_sha256 or 'unnamed'}.tflite"
+    path = (
+        config.LITERT_DIR / f"{contract.weights_sha256 or contract.trained_on.rsplit()[-1]}.tflite"
+    )
     if not (contract.weights_sha256 and path.is_file()):
         with replaced_when_done(path) as partial:
             model.export(partial, format="litert", verbose=False)

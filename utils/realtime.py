@@ -18,10 +18,11 @@ from utils.detection import DETECTORS, open_detector
 from utils.display import annotate, can_open_window, show_in_window, wait_for_window
 from utils.engine import Engine
 from utils.faces import RUNTIMES, FaceClassifier
-from utils.recording import csv_row, csv_writer, video_writer
+from utils.recording import check_video_name, csv_row, csv_writer, video_writer
 from utils.sources import FrameSource, open_source
 
 STOPPED_BY_USER = "ended by the user"
+MAX_SKIPPED_IN_A_ROW = 10  # a window that never changes looks broken
 
 
 @dataclass(frozen=True)
@@ -98,19 +99,24 @@ def run(
     Raises
     ------
     FileNotFoundError, ValueError, OSError
-        See `utils.sources.open_source`; ValueError also if the video would replace the source.
+        See `utils.sources.open_source`; ValueError also if the video would replace the source or
+        has a name of another kind.
     """
-    engine = Engine(classifier, detector, detect_every, smoothing)
-    watch = engine.watch
-    frames = frames_with_face = frames_written = skipped = 0
+    check_video_name(video_path)
+    frames = frames_with_face = frames_written = skipped = in_a_row = 0
     stop_reason, failure = "", None
     with ExitStack() as stack:
         opened = stack.enter_context(
             source if isinstance(source, FrameSource) else open_source(source)
         )
         for target in (video_path, csv_path):
-            if target and opened.path and Path(target).resolve() == opened.path.resolve():
+            if target and opened.path and Path(target).exists() and opened.path.samefile(target):
                 raise ValueError(f"{target} is the source: give what is written another name")
+        if opened.film:
+            engine = Engine(classifier, detector, detect_every, smoothing)
+        else:  # pictures: nothing of one is true of the next
+            engine = Engine(classifier, detector, detect_every=1, smoothing=0, keep_for=0)
+        watch = engine.watch
         write_row = stack.enter_context(csv_writer(csv_path))
         write_frame = stack.enter_context(video_writer(video_path, opened.frames_per_second))
         progress = stack.enter_context(
@@ -122,9 +128,12 @@ def run(
                 elapsed = time.perf_counter() - start
                 # Frames of a camera lie where the clock says, all others where their number says.
                 moment = elapsed if opened.live else number / opened.frames_per_second
-                if skip_late and elapsed > moment + 1 / opened.frames_per_second:
-                    skipped += 1
+                late = elapsed > moment + 1 / opened.frames_per_second
+                if skip_late and show is not None and late and in_a_row < MAX_SKIPPED_IN_A_ROW:
+                    skipped, in_a_row = skipped + 1, in_a_row + 1
+                    progress.update()
                     continue
+                in_a_row = 0
                 if mirror:
                     frame = cv2.flip(frame, 1)
                 faces = engine.label(frame)

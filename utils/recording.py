@@ -2,12 +2,14 @@
 
 import csv
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import cv2
 
 from utils.data import EMOTIONS, GENDERS
 from utils.files import replaced_when_done
 
+VIDEO_SUFFIXES = (".mp4", ".avi")
 CSV_COLUMNS = (
     *("seconds", "frame", "track", "left", "top", "width", "height"),
     *("emotion", "emotion_confidence", "gender", "gender_confidence"),
@@ -39,6 +41,18 @@ def csv_writer(path):
             yield writer.writerow
 
 
+def check_video_name(path):
+    """Refuse names that OpenCV would not write as mp4v video.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is another one.
+    """
+    if path is not None and Path(path).suffix.lower() not in VIDEO_SUFFIXES:
+        raise ValueError(f"{path} is no name for a video: expected {' or '.join(VIDEO_SUFFIXES)}")
+
+
 @contextmanager
 def video_writer(path, frames_per_second):
     """Yield a function that appends a frame; the first sets the size. No frame, no file."""
@@ -55,7 +69,7 @@ def video_writer(path, frames_per_second):
             stack.callback(writer.release)
             codec = cv2.VideoWriter_fourcc(*"mp4v")
             if not writer.open(str(partial), codec, frames_per_second, size):
-                raise ValueError(f"OpenCV cannot write mp4v video to {path}: give a name with .mp4")
+                raise ValueError(f"this OpenCV cannot write mp4v video to {path}")
         elif picture.shape[1::-1] != size:
             picture = cv2.resize(picture, size)
         writer.write(picture)

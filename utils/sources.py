@@ -39,6 +39,8 @@ class FrameSource:
         Why the frames ended; set when they end.
     skipped : int
         Frames of a camera that came while the one before was still worked on.
+    film : bool
+        Whether a frame goes on from the one before; pictures of a folder do not.
     reader : threading.Thread, optional
         Reads a camera; stopped at the end of the block.
     """
@@ -52,6 +54,7 @@ class FrameSource:
     capture: object = None
     stop_reason: str = ""
     skipped: int = 0
+    film: bool = True
     reader: object = None
 
     def __iter__(self):
@@ -104,7 +107,9 @@ def open_source(source):
         pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
         if not pictures:
             raise FileNotFoundError(f"{path} has no pictures ({', '.join(PICTURE_SUFFIXES)})")
-        source = FrameSource(path.name, path=path, frames_per_second=1.0, num_frames=len(pictures))
+        source = FrameSource(
+            path.name, path=path, film=False, frames_per_second=1.0, num_frames=len(pictures)
+        )
         source.frames = _pictures(source, pictures)
         return source
     if not path.is_file():
@@ -184,9 +189,20 @@ class _NewestFrames(threading.Thread):
         self._stopping = False
 
     def run(self):
+        try:
+            self._read()
+        finally:  # whoever waits for a frame must not wait for ever
+            with self._arrived:
+                self._ended = True
+                self._arrived.notify()
+
+    def _read(self):
         failures = 0
         while failures < CAMERA_RETRIES and not self._stopping:
-            success, frame = self._source.capture.read()
+            try:
+                success, frame = self._source.capture.read()
+            except cv2.error:
+                success = False
             if not success:
                 failures += 1
                 time.sleep(CAMERA_RETRY_SECONDS)
@@ -196,16 +212,17 @@ class _NewestFrames(threading.Thread):
                 self._source.skipped += self._frame is not None
                 self._frame = frame
                 self._arrived.notify()
-        with self._arrived:
-            self._ended = True
-            self._arrived.notify()
 
     def frames(self):
         """Yield frames until the camera gives no more."""
         self.start()
         while True:
             with self._arrived:
-                self._arrived.wait_for(lambda: self._frame is not None or self._ended)
+                # Under Windows Ctrl-C does not end a wait without a limit.
+                while not self._arrived.wait_for(
+                    lambda: self._frame is not None or self._ended, timeout=0.5
+                ):
+                    pass
                 frame, self._frame = self._frame, None
             if frame is None:
                 break

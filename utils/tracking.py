@@ -27,11 +27,14 @@ class Track:
         Left, top, width, height in pixels of the frame.
     unseen : int
         Frames since a detector last saw it.
+    sightings : int
+        How often a detector saw it.
     """
 
     number: int
     box: tuple
     unseen: int = 0
+    sightings: int = 1
 
     @property
     def rounded_box(self):
@@ -51,7 +54,8 @@ class FaceTracker:
     detect_every : int
         1 detects in each frame.
     keep_for : int
-        Frames for which a face is followed that the detector does not see any more.
+        Frames for which a face is followed that the detector does not see any more. One that was
+        seen a single time is dropped at the next search: it may have been a mistake.
     """
 
     def __init__(self, detector, detect_every=3, keep_for=30):
@@ -63,6 +67,7 @@ class FaceTracker:
         self.detect_every = detect_every
         self.keep_for = keep_for
         self.tracks = []
+        self._size = None
         self._grey = None
         self._frames = 0
         self._next_number = 1
@@ -76,22 +81,20 @@ class FaceTracker:
             In the order in which they were found first.
         """
         grey, scale = _reduce(frame)
-        if self._grey is not None and self._grey.shape != grey.shape:
+        if self._size != frame.shape[:2]:
             self.tracks = []  # another camera, or a window that was resized
-        else:
-            self.tracks = [
-                track for track in self.tracks if _follow(track, self._grey, grey, scale)
-            ]
+        lost = [track for track in self.tracks if not _follow(track, self._grey, grey, scale)]
         for track in self.tracks:
             track.unseen += 1
-        if not self.tracks or self._frames % self.detect_every == 0:
-            self._match(self.detector.detect(frame))
-        self._grey = grey
+        if not self.tracks or lost or self._frames % self.detect_every == 0:
+            self._match(self.detector.detect(frame), lost)
+        self._size, self._grey = frame.shape[:2], grey
         self._frames += 1
         self.tracks = [track for track in self.tracks if track.unseen <= self.keep_for]
         return self.tracks
 
-    def _match(self, boxes):
+    def _match(self, boxes, lost):
+        """Give the boxes to the tracks; a lost one is found again near to where it was."""
         overlaps = np.array([[overlap(track.box, box) for box in boxes] for track in self.tracks])
         matched = set()
         if overlaps.size:
@@ -99,7 +102,15 @@ class FaceTracker:
                 if overlaps[row, column] >= MIN_OVERLAP:
                     self.tracks[row].box = tuple(map(float, boxes[column]))
                     self.tracks[row].unseen = 0
+                    self.tracks[row].sightings += 1
                     matched.add(column)
+        seen = [track.box for track in self.tracks if not track.unseen]
+        self.tracks = [
+            track
+            for track in self.tracks
+            if not track.unseen
+            or not (track in lost or track.sightings == 1 or _centre_is_inside(track.box, seen))
+        ]
         for column, box in enumerate(boxes):
             if column not in matched:
                 self.tracks.append(Track(self._next_number, tuple(map(float, box))))
@@ -112,6 +123,15 @@ def overlap(box, other):
     height = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
     shared = max(0, width) * max(0, height)
     return shared / (box[2] * box[3] + other[2] * other[3] - shared)
+
+
+def _centre_is_inside(box, others):
+    """Say whether the middle of a box lies in another one: then both are of the same face."""
+    x, y = box[0] + box[2] / 2, box[1] + box[3] / 2
+    return any(
+        left <= x <= left + width and top <= y <= top + height
+        for left, top, width, height in others
+    )
 
 
 def _reduce(frame):

@@ -137,6 +137,11 @@ class RunSpec:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {allowed}")
+        if self.labels == "ferplus" and (self.dataset != "fer2013" or self.class_names):
+            raise ValueError(
+                f"labels is 'ferplus', which is for all classes of fer2013, not for "
+                f"{self.dataset} with {self.classes}"
+            )
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}, expected at least 1")
         if not all(1 <= epoch <= self.epochs for epoch in self.evaluate_at):
