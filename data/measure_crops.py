@@ -13,7 +13,7 @@ import pandas as pd
 
 from utils.data import CLASSES, face_input_for, load_split
 from utils.detection import HaarDetector, open_detector
-from utils.faces import DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL, FaceClassifier
+from utils.faces import FaceClassifier
 
 IMAGES = 800
 SIDE = 200
@@ -34,12 +34,9 @@ def measure(dataset, colour, network, detector):
             continue
         _, top, width, height = boxes[0]
         places.append((SIDE / width, (BORDER + SIDE / 2 - top - height / 2) / SIDE))
-        name = CLASSES[dataset][label]
-        cut.append(network.predict(network.crop(frame, boxes))[0])
-        cut[-1] = max(cut[-1], key=cut[-1].get) == name
-        known = box_of_the_whole(network.contract.face_input)
-        ready.append(network.predict(network.crop(frame, [known]))[0])
-        ready[-1] = max(ready[-1], key=ready[-1].get) == name
+        for box, right in ((box_of_the_whole(network.contract.face_input), ready), (boxes[0], cut)):
+            (answer,) = network.predict(network.crop(frame, [box]))
+            right.append(max(answer, key=answer.get) == CLASSES[dataset][label])
     scale, shift = np.median(places, axis=0)
     return {
         "images": len(chosen),
@@ -59,7 +56,7 @@ def box_of_the_whole(face_input):
 
 
 if __name__ == "__main__":
-    classifier = FaceClassifier(DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL)
+    classifier = FaceClassifier()
     networks = {"fer2013": ("grey", classifier.emotion), "utkface": ("rgb", classifier.gender)}
     detectors = {
         "haar, fine": HaarDetector(1.05, 5, min_size=110, searched_size=110),

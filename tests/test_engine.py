@@ -1,37 +1,23 @@
 from types import SimpleNamespace
 
-import numpy as np
 import psutil
 import pytest
+from stand_ins import EMOTION, GENDER, noise
 
 from utils import config
-from utils.data import EMOTIONS, GENDERS, face_input_for
 from utils.display import annotate
 from utils.engine import Engine
 from utils.faces import FaceClassifier
-from utils.models import ModelContract
 from utils.sources import open_source
-
-
-def untrained(dataset, class_names, colour):
-    face_input = face_input_for(dataset, 48, 48, colour)
-    contract = ModelContract("compact", {"widths": [8]}, class_names, face_input, "nothing")
-    return contract.build(), contract
 
 
 @pytest.fixture(scope="module")
 def classifier():
-    return FaceClassifier(
-        untrained("fer2013", EMOTIONS, "grey"), untrained("utkface", GENDERS, "rgb")
-    )
+    return FaceClassifier(EMOTION, GENDER)
 
 
 def detector_of(boxes):
     return SimpleNamespace(detect=lambda frame: boxes)
-
-
-def noise(height, width):
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 30])

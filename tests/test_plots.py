@@ -3,7 +3,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils.plots import plot_confusion_matrices, plot_confusion_matrix, plot_history, plot_images
+from utils.plots import (
+    plot_confusion_matrices,
+    plot_confusion_matrix,
+    plot_history,
+    plot_images,
+    plot_robustness,
+)
 
 matplotlib.use("Agg")
 MATRIX = np.array([[3, 1], [0, 0]])
@@ -45,3 +51,20 @@ def test_image_grid_has_a_title_for_each_image():
     images = [np.zeros((4, 4, 1), dtype=np.uint8)] * 3
     figure = plot_images(images, ["a", "b", "c"], columns=2)
     assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", ""]
+
+
+def test_robustness_has_a_panel_for_each_corruption_and_a_curve_for_each_run():
+    table = pd.DataFrame(
+        {
+            "corruption": ["dark", "dark", "noise"],
+            "severity": [1.0, 0.5, 0.0],
+            "accuracy": [0.8, 0.6, 0.7],
+            "low": [0.7, 0.5, 0.6],
+            "high": [0.9, 0.7, 0.8],
+        }
+    )
+    axes = plot_robustness({"a": table, "b": table}, lowest=0.4).flat
+    assert [ax.get_title() for ax in axes][:2] == ["dark", "noise"]
+    assert [line.get_label() for line in axes[0].lines] == ["a", "b"]
+    assert axes[0].lines[0].get_xydata().tolist() == [[0.5, 0.6], [1.0, 0.8]]
+    assert axes[0].get_ylim() == (0.4, 1)

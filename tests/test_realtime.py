@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from stand_ins import EMOTION, GENDER, noise
 
 from utils import config, display, realtime, sources
 from utils.data import EMOTIONS, GENDERS, face_input_for, load_split
@@ -19,17 +20,6 @@ from utils.realtime import run
 from utils.sources import open_source
 
 
-def untrained(dataset, class_names, colour):
-    contract = ModelContract(
-        "compact", {"widths": [8]}, class_names, face_input_for(dataset, 48, 48, colour), "nothing"
-    )
-    return contract.build(), contract
-
-
-EMOTION = untrained("fer2013", EMOTIONS, "grey")
-GENDER = untrained("utkface", GENDERS, "rgb")
-
-
 @pytest.fixture(scope="module")
 def classifier():
     return FaceClassifier(EMOTION, GENDER)
@@ -38,10 +28,6 @@ def classifier():
 @pytest.fixture(scope="module")
 def clip_frames():
     return list(open_source(config.SAMPLE_CLIP))
-
-
-def noise(height=120, width=160, channels=(3,)):
-    return np.random.default_rng(0).integers(0, 256, (height, width, *channels), dtype=np.uint8)
 
 
 # --- sources

@@ -79,7 +79,8 @@ def fer_loop():
 
 def enlarge_faces(frames, side=FACE_SIDE):
     """Cut and scale a clip so that its first face has this side in pixels, at 640 x 360."""
-    left, top, width, height = next(box for frame in frames for box in HaarDetector().detect(frame))
+    detector = HaarDetector()
+    left, top, width, height = next(box for frame in frames for box in detector.detect(frame))
     scale = side / width
     centre = np.array([left + width / 2, top + height / 2])
     move = np.array([WIDTH / 2, HEIGHT / 2]) - scale * centre
@@ -159,6 +160,7 @@ def main(arguments=None):
     fer = fer_loop()
     if fer:
         rows["fer, emotion only"] = time_frames(fer, frames)
+    clips = {"1 face": frames, "4 faces, 640x480": four_faces(frames)}
     for runtime in RUNTIMES:
         try:
             classifier = FaceClassifier(runtime=runtime)
@@ -166,7 +168,7 @@ def main(arguments=None):
             print(f"{error}; it was not timed")
             continue
         for name in DETECTORS:
-            for faces, clip in (("1 face", frames), ("4 faces, 640x480", four_faces(frames))):
+            for faces, clip in clips.items():
                 label = engine_loop(classifier, open_detector(name))
                 rows[f"{runtime}, {name}, {faces}"] = time_frames(label, clip)
     table = pd.DataFrame(rows).T

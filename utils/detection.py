@@ -17,6 +17,7 @@ import numpy as np
 
 from utils import config
 from utils.files import replaced_when_done
+from utils.preprocessing import shrink
 
 DETECTORS = ("yunet", "haar")
 CASCADE = "haarcascade_frontalface_default.xml"
@@ -76,7 +77,7 @@ class HaarDetector:
             Left, top, width, height in pixels.
         """
         grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        grey, scale = _reduce(grey, self.searched_size / self.min_size)
+        grey, scale = shrink(grey, self.searched_size / self.min_size)
         smallest = round(self.min_size * scale)
         boxes = self._cascade.detectMultiScale(
             grey, self.scale_factor, self.min_neighbors, minSize=(smallest, smallest)
@@ -159,7 +160,7 @@ class YuNetDetector:
         list of tuple of int
             Left, top, width, height in pixels, of the box that the Haar cascade would give.
         """
-        frame, scale = _reduce(frame, self.searched_size / self.min_size)
+        frame, scale = shrink(frame, self.searched_size / self.min_size)
         self._network.setInputSize(frame.shape[1::-1])
         _, rows = self._network.detect(frame)
         if rows is None:
@@ -187,12 +188,6 @@ def open_detector(name):
         except ConnectionError as error:
             print(f"{error}; going on with the Haar cascade")
     return HaarDetector()
-
-
-def _reduce(image, scale):
-    scale = min(1, scale)
-    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
 
 
 def _haar_like_box(points):

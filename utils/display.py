@@ -30,13 +30,8 @@ def annotate(frame, faces, note=""):
         left, top, width, height = face.box
         cv2.rectangle(picture, (left, top), (left + width, top + height), BOX_COLOUR, 2)
         # Over the box as in the report; inside it where the box touches the upper border.
-        _write(
-            picture,
-            face.caption,
-            left,
-            top if top > 40 * scale else max(top, 0) + int(40 * scale),
-            scale,
-        )
+        bottom = top if top > 40 * scale else max(top, 0) + int(40 * scale)
+        _write(picture, face.caption, left, bottom, scale)
     if note:
         _write(picture, note, 4, frame.shape[0] - 2, 0.6 * scale)
     return picture

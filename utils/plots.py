@@ -114,3 +114,29 @@ def plot_confusion_matrices(matrix, class_names):
     for ax, normalise in zip(axes, (False, True)):
         plot_confusion_matrix(matrix, class_names, normalise, ax)
     return axes
+
+
+def plot_robustness(tables, lowest=0.0):
+    """Draw accuracy against severity, a panel for each corruption, with 95 % intervals.
+
+    Parameters
+    ----------
+    tables : dict of str to pandas.DataFrame
+        By the name of the run: see `utils.robustness.accuracy_by_severity`.
+    lowest : float
+        Where the axis of accuracy begins.
+
+    Returns
+    -------
+    numpy.ndarray of matplotlib.axes.Axes, (2, 3)
+    """
+    _, axes = plt.subplots(2, 3, figsize=(11, 5.5), layout="constrained", sharey=True)
+    names = next(iter(tables.values()))["corruption"].unique()
+    for ax, name in zip(axes.flat, names):
+        for run_name, table in tables.items():
+            rows = table[table["corruption"] == name].sort_values("severity")
+            ax.plot(rows["severity"], rows["accuracy"], marker=".", label=run_name)
+            ax.fill_between(rows["severity"], rows["low"], rows["high"], alpha=0.2)
+        ax.set(title=name, ylim=(lowest, 1))
+    axes[0, 0].legend()
+    return axes

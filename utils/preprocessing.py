@@ -101,6 +101,20 @@ def prepare_face(face, face_input):
     return face.reshape(face_input.shape)
 
 
+def shrink(image, scale):
+    """Reduce a picture, uint8, by averaging areas; it is never enlarged.
+
+    Returns
+    -------
+    image : numpy.ndarray, uint8
+    scale : float
+        At most 1: what one pixel of the picture became.
+    """
+    scale = min(1, scale)
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
+
+
 def _resize(face, face_input):
     size = (face_input.width, face_input.height)
     if face.shape[1::-1] == size:

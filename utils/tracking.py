@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from utils.preprocessing import shrink
+
 FLOW_WIDTH = 320  # frames are reduced to this width before points are followed
 MIN_POINTS = 6
 MIN_OVERLAP = 0.3
@@ -80,7 +82,8 @@ class FaceTracker:
         list of Track
             In the order in which they were found first.
         """
-        grey, scale = _reduce(frame)
+        grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+        grey, scale = shrink(grey, FLOW_WIDTH / frame.shape[1])
         if self._size != frame.shape[:2]:
             self.tracks = []  # another camera, or a window that was resized
         lost = [track for track in self.tracks if not _follow(track, self._grey, grey, scale)]
@@ -105,12 +108,13 @@ class FaceTracker:
                     self.tracks[row].sightings += 1
                     matched.add(column)
         seen = [track.box for track in self.tracks if not track.unseen]
-        self.tracks = [
+        ended = [
             track
             for track in self.tracks
-            if not track.unseen
-            or not (track in lost or track.sightings == 1 or _centre_is_inside(track.box, seen))
+            if track.unseen
+            and (track in lost or track.sightings == 1 or _centre_is_inside(track.box, seen))
         ]
+        self.tracks = [track for track in self.tracks if track not in ended]
         for column, box in enumerate(boxes):
             if column not in matched:
                 self.tracks.append(Track(self._next_number, tuple(map(float, box))))
@@ -132,13 +136,6 @@ def _centre_is_inside(box, others):
         left <= x <= left + width and top <= y <= top + height
         for left, top, width, height in others
     )
-
-
-def _reduce(frame):
-    scale = min(1, FLOW_WIDTH / frame.shape[1])
-    size = (round(frame.shape[1] * scale), max(1, round(frame.shape[0] * scale)))
-    grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA), scale
 
 
 def _follow(track, before, now, scale):

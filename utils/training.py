@@ -317,12 +317,13 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
     metrics, predictions = {"epoch": spec.epochs}, {}
     for split in ("valid", "test"):
         images, y_true = data[split]
-        probabilities = predict(images, y_true)
+        answers = [predict(x, y_true) for x in (views(images) if spec.average_views else [images])]
+        probabilities = answers[0]  # the first view is the image itself
         metrics[split] = evaluate(y_true, probabilities)
         predictions[f"{split}_true"] = y_true.astype(np.uint8)
         predictions[f"{split}_probabilities"] = probabilities
         if spec.average_views:
-            averaged = np.mean([predict(view, y_true) for view in views(images)], axis=0)
+            averaged = np.mean(answers, axis=0)
             metrics[f"{split}_averaged"] = evaluate(y_true, averaged)
             predictions[f"{split}_averaged"] = averaged
     with replaced_when_done(folder / "predictions.npz") as partial:
