@@ -36,11 +36,16 @@ def test_the_face_gets_the_size_that_the_report_finds(frames):
 
 
 def test_the_table_is_printed(monkeypatch, capsys):
+    def no_network():
+        raise ConnectionError("no YuNet")
+
     monkeypatch.setattr(benchmark, "seconds_to_first_label", lambda clip, detector: 1.5)
+    monkeypatch.setattr(benchmark, "fetch_yunet", no_network)
     assert benchmark.main(["--max-frames", "3"]) == 0
     printed = capsys.readouterr().out
     assert "report's loop" in printed and "keras, haar, 4 faces, 640x480" in printed
     assert "from start to first labelled frame, haar: 1.5 s" in printed
+    assert "no YuNet; it was not timed" in printed and "keras, yunet" not in printed
 
 
 def test_the_report_s_loop_leaves_out_faces_at_the_border(monkeypatch):
