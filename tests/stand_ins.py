@@ -2,15 +2,16 @@
 
 import numpy as np
 
+from utils.contracts import ModelContract
 from utils.data import EMOTIONS, GENDERS, face_input_for
-from utils.models import ModelContract
+from utils.models import build
 
 
 def untrained(dataset, class_names, colour):
     contract = ModelContract(
         "compact", {"widths": [8]}, class_names, face_input_for(dataset, 48, 48, colour), "nothing"
     )
-    return contract.build(), contract
+    return build(contract), contract
 
 
 EMOTION = untrained("fer2013", EMOTIONS, "grey")

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -23,7 +24,7 @@ def interpreter(monkeypatch, tmp_path):
 
 def test_outputs_are_those_of_keras_for_any_number_of_faces(interpreter, tmp_path):
     model, contract = load_pretrained("gender_compact")
-    call = compile_litert(model, contract)
+    call = compile_litert(lambda: model, contract)
     noise = np.random.default_rng(0)
     for count in (1, 4, 4, 1):
         batch = noise.integers(0, 256, (count, *contract.face_input.shape)).astype(np.float32)
@@ -43,3 +44,8 @@ def test_without_the_package_it_says_what_to_do(monkeypatch):
 def test_unknown_runtime_is_refused():
     with pytest.raises(ValueError, match="'onnx'"):
         FaceClassifier(runtime="onnx")
+
+
+def test_the_loop_does_not_wait_for_tensorflow_before_it_needs_it():
+    check = "import sys, utils.realtime; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=config.ROOT).returncode == 0

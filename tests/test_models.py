@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from utils import config, models
-from utils.data import GENDERS, face_input_for
-from utils.models import BUILDERS, ModelContract, count_parameters
+from utils.contracts import ModelContract
+from utils.data import EMOTIONS, GENDERS, face_input_for
+from utils.models import BUILDERS, count_parameters
 
 TRIAL_2 = {"dense_units": [512, 256, 64]}
 TRIAL_3 = {"dense_units": [256, 128, 64], "dense_dropout": [0.3, 0.3, 0.2]}
@@ -176,7 +177,8 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="2 entries and dense_dropout 3"):
         BUILDERS["final"](GREY, 7, dense_units=(8, 8))
     with pytest.raises(ValueError, match="'vgg'"):
-        models.build("vgg", face_input_for("fer2013", 48, 48, "grey"), 7)
+        face_input = face_input_for("fer2013", 48, 48, "grey")
+        models.build(ModelContract("vgg", {}, EMOTIONS, face_input, "nothing"))
 
 
 @pytest.fixture
@@ -189,7 +191,7 @@ def small():
         trained_on="nothing",
     )
     keras.utils.set_random_seed(0)
-    return contract.build(), contract
+    return models.build(contract), contract
 
 
 def outputs(model):

@@ -8,13 +8,14 @@ import pytest
 from stand_ins import EMOTION, GENDER, noise
 
 from utils import config, display, realtime, sources
+from utils.contracts import ModelContract
 from utils.data import EMOTIONS, GENDERS, face_input_for, load_split
 from utils.detection import HaarDetector
 from utils.display import annotate
 from utils.engine import STAGES
 from utils.faces import Face, FaceClassifier, _Network
 from utils.files import encode_image, read_image
-from utils.models import ModelContract
+from utils.models import build
 from utils.pipeline import make_dataset
 from utils.realtime import run
 from utils.sources import open_source
@@ -151,7 +152,7 @@ def seen_by_both_paths(dataset, model, contract, colour_cast=(0, 0, 0)):
     box_side = side / contract.face_input.crop_scale
     left = side / 2 - box_side / 2
     box = (left, left - side * contract.face_input.crop_shift_down, box_side, box_side)
-    network = _Network(model, contract)
+    network = _Network(lambda: model, contract)
     return in_training, list(network.predict(network.crop(frame, [box]))[0].values())
 
 
@@ -165,7 +166,7 @@ def test_a_network_for_large_colour_input_sees_what_it_learned_from(prepared_wor
     """FER-2013 in three channels: the loop's coloured frame must become grey and coarse first."""
     face_input = face_input_for("fer2013", 96, 96, "rgb")
     contract = ModelContract("compact", {"widths": [8]}, EMOTIONS, face_input, "nothing")
-    network = contract.build(), contract
+    network = build(contract), contract
     in_training, in_the_loop = seen_by_both_paths("fer2013", *network, colour_cast=(0, 0, 0))
     np.testing.assert_allclose(in_the_loop, in_training, atol=1e-3)
     # Blue weighs 0.114 and red 0.299: this cast leaves the grey value as it was.

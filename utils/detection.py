@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from utils import config
-from utils.files import replaced_when_done
+from utils.files import replaced_when_done, sha256_of
 from utils.preprocessing import shrink
 
 DETECTORS = ("yunet", "haar")
@@ -113,7 +113,7 @@ def fetch_yunet():
             )
         with replaced_when_done(path) as partial:
             partial.write_bytes(content)
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = sha256_of(path)
     if found != YUNET_SHA256:
         raise ValueError(
             f"{path} has sha256 {found}, expected {YUNET_SHA256}: delete it, and it is downloaded "

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 
+from utils.contracts import find_pretrained
 from utils.litert import compile_litert
-from utils.models import load_pretrained
 from utils.preprocessing import crop_face, prepare_face
 
 DEFAULT_EMOTION_MODEL = "emotion_compact"
@@ -77,7 +76,7 @@ class FaceClassifier:
     Parameters
     ----------
     emotion, gender : str or tuple
-        Name of a pretrained model, or (keras.Model, ModelContract).
+        Name of a pretrained model, or (keras.Model, utils.contracts.ModelContract).
     runtime : {"keras", "litert"}
         What computes the networks; see `utils.litert`.
 
@@ -96,10 +95,7 @@ class FaceClassifier:
             raise ValueError(f"runtime is {runtime!r}, expected one of {RUNTIMES}")
         compile_network = compile_keras if runtime == "keras" else compile_litert
         self.emotion, self.gender = (
-            _Network(
-                *(load_pretrained(model) if isinstance(model, str) else model), compile_network
-            )
-            for model in (emotion, gender)
+            _Network(*_open(model), compile_network) for model in (emotion, gender)
         )
 
     def classify(self, frame, boxes):
@@ -130,11 +126,14 @@ class FaceClassifier:
         return [Face(*face, unsure_below) for face in zip(boxes, emotions, genders)]
 
 
-def compile_keras(model, contract):
+def compile_keras(load_model, contract):
     """Turn a network into a function from a batch to probabilities, see `compile_litert`.
 
     It is compiled once for all numbers of faces: `model.predict` costs 50 times as much for one.
     """
+    import tensorflow as tf  # takes seconds, which LiteRT does not need
+
+    model = load_model()
     shape = contract.face_input.shape
     signature = tf.TensorSpec((None, *shape), tf.float32)
     call = tf.function(lambda batch: model(batch, training=False), [signature])
@@ -145,9 +144,9 @@ def compile_keras(model, contract):
 class _Network:
     """What the loop needs of a network: its view of faces, and what it says of them."""
 
-    def __init__(self, model, contract, compile_network=compile_keras):
+    def __init__(self, load_model, contract, compile_network=compile_keras):
         self.contract = contract
-        self._call = compile_network(model, contract)
+        self._call = compile_network(load_model, contract)
 
     def crop(self, frame, boxes):
         face_input = self.contract.face_input
@@ -157,3 +156,18 @@ class _Network:
     def predict(self, crops):
         names = self.contract.class_names
         return [dict(zip(names, map(float, row))) for row in self._call(crops)]
+
+
+def _open(model):
+    """A function that gives the network, and its contract."""
+    if not isinstance(model, str):
+        network, contract = model
+        return lambda: network, contract
+    _, contract = find_pretrained(model)
+
+    def load_model():
+        from utils.models import load_pretrained  # Keras takes seconds, which LiteRT does not need
+
+        return load_pretrained(model)[0]
+
+    return load_model, contract

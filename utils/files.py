@@ -1,5 +1,6 @@
 """Files that are either whole or not there, and pictures under any file name."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -108,3 +109,8 @@ def read_image(path, flags=cv2.IMREAD_COLOR):
 def encode_image(image, suffix=".png"):
     """Encode an image (uint8, BGR or grey) as the bytes of a PNG or JPEG file."""
     return cv2.imencode(suffix, image)[1].tobytes()
+
+
+def sha256_of(path):
+    """Checksum of a file, as hexadecimal text."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -9,15 +9,17 @@ from utils import config
 from utils.files import replaced_when_done
 
 
-def compile_litert(model, contract):
+def compile_litert(load_model, contract):
     """Turn a network into a function from a batch to probabilities.
 
     Taught in notebooks/05_realtime.ipynb.
 
     Parameters
     ----------
-    model : keras.Model
-    contract : utils.models.ModelContract
+    load_model : callable
+        Gives the keras.Model; called only where no exported file is kept, so that a start from
+        such a file does not wait for Keras.
+    contract : utils.contracts.ModelContract
         Of a shipped network: its LiteRT file is kept under its checksum. Other networks are
         exported each time.
 
@@ -41,7 +43,7 @@ def compile_litert(model, contract):
     )
     if not (contract.weights_sha256 and path.is_file()):
         with replaced_when_done(path) as partial:
-            model.export(partial, format="litert", verbose=False)
+            load_model().export(partial, format="litert", verbose=False)
     interpreter = Interpreter(str(path), num_threads=min(4, os.cpu_count() or 1))
     input_index = interpreter.get_input_details()[0]["index"]
     output_index = interpreter.get_output_details()[0]["index"]

@@ -1,12 +1,11 @@
-"""The architectures, one builder each, uncompiled; and models on disk with their contract.
+"""The architectures, one builder each, uncompiled; and models on disk.
 
 Every model is functional, takes pixels in 0..255 and scales them in its first layer, so input of
 the wrong range cannot happen. Its last layer is a softmax over the classes, in float32 also under
 mixed precision.
 """
 
-import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -14,8 +13,8 @@ import numpy as np
 from keras import layers, regularizers
 
 from utils import config
-from utils.files import read_json, replaced_when_done, write_json
-from utils.preprocessing import FaceInput
+from utils.contracts import find_pretrained
+from utils.files import replaced_when_done, sha256_of
 
 
 def build_six_conv_cnn(input_shape, num_classes):
@@ -320,17 +319,31 @@ BUILDERS = {
 }
 
 
-def build(architecture, face_input, num_classes, **arguments):
-    """Build an architecture by name for a `FaceInput`.
+def build(contract, **overrides):
+    """Build the network of a `ModelContract`, with the weights of a new one.
+
+    Parameters
+    ----------
+    contract : ModelContract
+    **overrides
+        Arguments of the builder that replace the contract's.
+
+    Returns
+    -------
+    keras.Model
 
     Raises
     ------
     ValueError
-        If the name is unknown.
+        If the architecture is unknown.
     """
-    if architecture not in BUILDERS:
-        raise ValueError(f"architecture is {architecture!r}, expected one of {sorted(BUILDERS)}")
-    return BUILDERS[architecture](face_input.shape, num_classes, **arguments)
+    if contract.architecture not in BUILDERS:
+        raise ValueError(
+            f"architecture is {contract.architecture!r}, expected one of {sorted(BUILDERS)}"
+        )
+    arguments = {**contract.arguments, **overrides}
+    shape, num_classes = contract.face_input.shape, len(contract.class_names)
+    return BUILDERS[contract.architecture](shape, num_classes, **arguments)
 
 
 def count_parameters(model):
@@ -365,61 +378,6 @@ def split_frozen(model):
     for layer in model.layers[model.layers.index(first) :]:
         outputs = layer(outputs)
     return frozen, keras.Model(inputs, outputs)
-
-
-@dataclass(frozen=True)
-class ModelContract:
-    """What a user of a trained model must know; saved as ``contract.json`` beside its weights.
-
-    Parameters
-    ----------
-    architecture : str
-        Key of `BUILDERS`.
-    arguments : dict
-        Of the builder.
-    class_names : tuple of str
-        In the order of the outputs.
-    face_input : FaceInput
-        Size, colour and crop of the input.
-    trained_on : str
-        Data set and run.
-    pixel_range : tuple of int
-        Range of the input; scaling is the model's first layer.
-    weights_sha256 : str
-        Of the weights file.
-    temperature : float
-        By which the logits were divided, see `calibrate`; the weights contain it.
-    unsure_below : float
-        The realtime loop says "unsure" where the largest probability is lower.
-    """
-
-    architecture: str
-    arguments: dict
-    class_names: tuple
-    face_input: FaceInput
-    trained_on: str
-    pixel_range: tuple = (0, 255)
-    weights_sha256: str = ""
-    temperature: float = 1.0
-    unsure_below: float = 0.0
-
-    @classmethod
-    def read(cls, path):
-        """Read a contract; FileNotFoundError if there is none."""
-        content = read_json(path)
-        content["face_input"] = FaceInput(**content["face_input"])
-        content["class_names"] = tuple(content["class_names"])
-        content["pixel_range"] = tuple(content["pixel_range"])
-        return cls(**content)
-
-    def write(self, path):
-        """Write the contract as JSON."""
-        write_json(path, asdict(self))
-
-    def build(self, **overrides):
-        """Build the model, with the weights of a new one."""
-        arguments = {**self.arguments, **overrides}
-        return build(self.architecture, self.face_input, len(self.class_names), **arguments)
 
 
 def save_model(model, contract, folder):
@@ -474,46 +432,23 @@ def save_pretrained(model, contract, name):
         np.savez_compressed(
             partial, *(weights.astype(np.float16) for weights in model.get_weights())
         )
-    replace(contract, weights_sha256=_sha256(path)).write(path.with_suffix(".json"))
+    replace(contract, weights_sha256=sha256_of(path)).write(path.with_suffix(".json"))
     return path
 
 
 def load_pretrained(name):
-    """Load a shipped model by name.
+    """Load a shipped network by name.
 
-    Parameters
-    ----------
-    name : str
-        For instance ``"emotion_compact"``: ``outputs/pretrained/<name>.npz`` and ``.json``.
+    Parameters, errors: see `utils.contracts.find_pretrained`.
 
     Returns
     -------
     model : keras.Model
         float32
     contract : ModelContract
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such model, with the names there are.
-    ValueError
-        If the weights are not those that the contract was written for.
     """
-    path = config.PRETRAINED_DIR / f"{name}.npz"
-    if not path.is_file():
-        names = sorted(p.stem for p in config.PRETRAINED_DIR.glob("*.npz"))
-        raise FileNotFoundError(f"no pretrained model {name!r}, there are {names}")
-    contract = ModelContract.read(path.with_suffix(".json"))
-    if _sha256(path) != contract.weights_sha256:
-        raise ValueError(
-            f"{path} is not the file that {name}.json was written for (sha256 differs): "
-            "get both again with git checkout outputs/pretrained"
-        )
-    model = contract.build()
+    path, contract = find_pretrained(name)
+    model = build(contract)
     with np.load(path) as weights:
         model.set_weights([array.astype(np.float32) for array in weights.values()])
     return model, contract
-
-
-def _sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()

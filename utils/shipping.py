@@ -29,7 +29,7 @@ def ship(run, accuracy):
 
     Returns
     -------
-    contract : utils.models.ModelContract
+    contract : utils.contracts.ModelContract
     share : float
         Of the validation images on which it is not unsure.
     """

@@ -23,6 +23,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from tqdm.auto import tqdm
 
 from utils import config
+from utils.contracts import ModelContract
 from utils.data import CLASSES, SPLITS, face_input_for, fingerprint, load_prepared, load_split
 from utils.distribution import (
     SharedModel,
@@ -35,7 +36,7 @@ from utils.evaluation import evaluate
 from utils.ferplus import load_votes, soften
 from utils.files import read_json, remove, replaced_when_done, write_json
 from utils.models import (
-    ModelContract,
+    build,
     count_parameters,
     load_architecture_and_weights,
     save_model,
@@ -308,7 +309,7 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
     """Write predictions, weights and, last, metrics."""
     print(f"{spec.name}: scoring ...")
     # A bfloat16 model would be slow on the next machine: what is kept and scored is float32.
-    trained = spec.contract.build(**_without_download(spec))
+    trained = build(spec.contract, **_without_download(spec))
     trained.set_weights(model.get_weights())
 
     def predict(images, y_true):
@@ -528,7 +529,7 @@ def _build_for_training(spec, precision, num_devices=1):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:
-        return adapt_normalization(spec.contract.build(), num_devices)
+        return adapt_normalization(build(spec.contract), num_devices)
     finally:
         keras.config.set_dtype_policy(before)
 
