@@ -3,7 +3,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from utils.pipeline import AUGMENTATIONS, RandomAffine, build_augmentation, make_dataset, views
+from utils.pipeline import (
+    AUGMENTATIONS,
+    RandomAffine,
+    RandomNoise,
+    build_augmentation,
+    make_dataset,
+    views,
+)
 
 HALF_WHITE = np.zeros((64, 8, 8, 1), dtype=np.uint8)
 HALF_WHITE[:, :, 4:] = 255
@@ -44,7 +51,7 @@ def test_labels_can_be_probabilities():
     np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), soft)
 
 
-@pytest.mark.parametrize("name", ["strong", "heavy"])
+@pytest.mark.parametrize("name", ["strong", "heavy", "camera"])
 def test_strong_changes_keep_shape_and_range(name):
     images, _, _ = collect(augmentation=name, shuffle_seed=0)
     assert images.shape == HALF_WHITE.shape
@@ -88,6 +95,15 @@ def test_heavy_erases_a_rectangle_of_half_of_the_images():
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
         assert mask.mean() < 0.3
+
+
+def test_each_image_gets_noise_of_its_own_strength():
+    images = np.full((400, 24, 24, 1), 127, np.float32)
+    noisy = RandomNoise(16, seed=0)(images).numpy()
+    deviations = noisy.std(axis=(1, 2, 3))
+    assert deviations.min() < 1 and 15 < deviations.max() < 17.5
+    assert abs(deviations.mean() - 8) < 1
+    assert abs(noisy.mean() - 127) < 0.2
 
 
 def test_images_are_interpolated_to_the_input_size():

@@ -80,7 +80,7 @@ class RunSpec:
     weight_decay : float
         Decoupled, on kernels only.
     label_smoothing : float
-    augmentation : {"none", "flip", "strong", "heavy"}
+    augmentation : {"none", "flip", "strong", "heavy", "camera"}
     mixup : float
         Above 0, see `utils.pipeline.make_dataset`.
     class_weight : {"none", "balanced"}
