@@ -122,11 +122,11 @@ def time_frames(label, frames):
     }
 
 
-def seconds_to_first_label(clip, detector):
+def seconds_to_first_label(clip, detector, runtime):
     """From the start of the program to its first labelled frame, with everything loaded anew."""
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--source", str(clip), "--detector", detector, "--no-display"]
-        output = ["--max-frames", "1", "--output", str(Path(folder) / "frame.mp4")]
+        options = ["--source", str(clip), "--detector", detector, "--runtime", runtime]
+        output = ["--no-display", "--max-frames", "1", "--output", str(Path(folder) / "frame.mp4")]
         command = [sys.executable, "-m", "utils.realtime", *options, *output]
         start = time.perf_counter()
         subprocess.run(command, check=True, cwd=config.ROOT, capture_output=True)
@@ -166,6 +166,7 @@ def main(arguments=None):
     except ConnectionError as error:  # the cascade must not be timed under its name
         print(f"{error}; it was not timed")
         detectors.remove("yunet")
+    runtimes = []
     clips = {"1 face": frames, "4 faces, 640x480": four_faces(frames)}
     for runtime in RUNTIMES:
         try:
@@ -173,15 +174,17 @@ def main(arguments=None):
         except ImportError as error:
             print(f"{error}; it was not timed")
             continue
+        runtimes.append(runtime)
         for name in detectors:
             for faces, clip in clips.items():
                 label = engine_loop(classifier, open_detector(name))
                 rows[f"{runtime}, {name}, {faces}"] = time_frames(label, clip)
     table = pd.DataFrame(rows).T
     print(table.to_string(float_format="{:.2f}".format))
-    for name in detectors:
-        seconds = seconds_to_first_label(options.clip, name)
-        print(f"from start to first labelled frame, {name}: {seconds:.1f} s")
+    for runtime in runtimes:
+        for name in detectors:
+            seconds = seconds_to_first_label(options.clip, name, runtime)
+            print(f"from start to first labelled frame, {runtime}, {name}: {seconds:.1f} s")
     if not fer:
         print("fer is not installed here, so it was not timed")
     return 0
