@@ -163,11 +163,12 @@ def _open(model):
     if not isinstance(model, str):
         network, contract = model
         return lambda: network, contract
-    _, contract = find_pretrained(model)
+    path, contract = find_pretrained(model)
 
     def load_model():
-        from utils.models import load_pretrained  # Keras takes seconds, which LiteRT does not need
+        # Keras takes seconds, which LiteRT does not need.
+        from utils.models import build_with_weights
 
-        return load_pretrained(model)[0]
+        return build_with_weights(path, contract)
 
     return load_model, contract

@@ -448,7 +448,12 @@ def load_pretrained(name):
     contract : ModelContract
     """
     path, contract = find_pretrained(name)
+    return build_with_weights(path, contract), contract
+
+
+def build_with_weights(path, contract):
+    """Build a shipped network that `utils.contracts.find_pretrained` has found: keras.Model."""
     model = build(contract)
     with np.load(path) as weights:
         model.set_weights([array.astype(np.float32) for array in weights.values()])
-    return model, contract
+    return model
