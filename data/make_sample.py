@@ -2,8 +2,8 @@
 
     python data/make_sample.py [FOLDER]
 
-Writes ``raw/fer2013.csv``, ``raw/UTKFace/`` and ``clip.mp4`` to FOLDER (default: data/sample), the
-same bytes each time. The faces are drawn here, so they belong to nobody; the clip moves over the
+Writes ``raw/fer2013.csv`` with votes on its rows, ``raw/UTKFace/`` and ``clip.mp4`` to FOLDER
+(default: data/sample), the same bytes each time. The faces are drawn here, so they belong to nobody; the clip moves over the
 public-domain photograph of the astronaut Eileen Collins (NASA) that comes with scikit-image.
 """
 
@@ -17,6 +17,11 @@ from skimage import data as skimage_data
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 FER_COUNTS = {"Training": 5, "PublicTest": 2, "PrivateTest": 2}  # images of each emotion
+# Columns of FER+; the first seven are the emotions in FER-2013's order.
+VOTES = (
+    "anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral", "contempt",
+    "unknown", "NF",
+)  # fmt: skip
 UTK_COUNT = 28  # images of each gender
 CANVAS = 200  # side of a drawn face in pixels
 
@@ -100,6 +105,20 @@ def write_fer(path):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(("emotion", "pixels", "Usage"))
         writer.writerows(rows)
+    return rows
+
+
+def write_votes(path, rows):
+    """Write invented votes on the rows of `write_fer` in the form of FER+: most for the label."""
+    random = np.random.default_rng(2016)
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("Usage", *VOTES))
+        for label, _, usage in rows:
+            for_label = random.integers(5, 11)
+            votes = np.bincount(random.integers(0, 10, 10 - for_label), minlength=len(VOTES))
+            votes[label] += for_label
+            writer.writerow((usage, *votes))
 
 
 def write_utk(folder):
@@ -149,7 +168,8 @@ def make_sample(folder):
     """Write all sample data below `folder`."""
     raw = Path(folder) / "raw"
     raw.mkdir(parents=True, exist_ok=True)
-    write_fer(raw / "fer2013.csv")
+    rows = write_fer(raw / "fer2013.csv")
+    write_votes(raw / "ferplus_votes.csv", rows)
     write_utk(raw / "UTKFace")
     write_clip(Path(folder) / "clip.mp4")
 

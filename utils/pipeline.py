@@ -53,7 +53,7 @@ class RandomAffine(keras.layers.Layer):
 
 
 class RandomNoise(keras.layers.Layer):
-    """Adds normal noise to each image, of a standard deviation drawn for each.
+    """Adds normal noise to half of the images, of a standard deviation drawn for each.
 
     Parameters
     ----------
@@ -70,10 +70,10 @@ class RandomNoise(keras.layers.Layer):
     def call(self, images):
         """Change images, float 0..255, (n, height, width, channels)."""
         deviation = keras.random.uniform(
-            (tf.shape(images)[0], 1, 1, 1), 0, self.limit, seed=self.random
+            (tf.shape(images)[0], 1, 1, 1), -self.limit, self.limit, seed=self.random
         )
         noise = keras.random.normal(tf.shape(images), seed=self.random)
-        return tf.clip_by_value(images + deviation * noise, 0, 255)
+        return tf.clip_by_value(images + tf.nn.relu(deviation) * noise, 0, 255)
 
 
 def build_augmentation(name, seed):
