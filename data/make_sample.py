@@ -3,8 +3,9 @@
     python data/make_sample.py [FOLDER]
 
 Writes ``raw/fer2013.csv`` with votes on its rows, ``raw/UTKFace/`` and ``clip.mp4`` to FOLDER
-(default: data/sample), the same bytes each time. The faces are drawn here, so they belong to nobody; the clip moves over the
-public-domain photograph of the astronaut Eileen Collins (NASA) that comes with scikit-image.
+(default: data/sample), the same bytes each time. The faces are drawn here, so they belong to
+nobody; the clip moves over the public-domain photograph of the astronaut Eileen Collins (NASA)
+that comes with scikit-image.
 """
 
 import csv
