@@ -136,7 +136,7 @@ def test_an_environment_of_another_python_is_made_anew(fresh, monkeypatch):
 
 def test_train_lists_the_stored_runs(installed, capfd):
     assert installed.main(["train", "--help"]) == 0
-    assert "emotion_compact" in capfd.readouterr().out
+    assert "emotion_fer" in capfd.readouterr().out
 
 
 def test_missing_venv_package_is_named(fresh, monkeypatch):

@@ -63,7 +63,7 @@ def find_pretrained(name):
     Parameters
     ----------
     name : str
-        For instance ``"emotion_compact"``: ``outputs/pretrained/<name>.npz`` and ``.json``.
+        For instance ``"emotion_fer"``: ``outputs/pretrained/<name>.npz`` and ``.json``.
 
     Returns
     -------

@@ -3,7 +3,7 @@
 A finished run is loaded, an interrupted one goes on from its last epoch. The spec of a run that
 is in git trains again under another name, to be laid beside it:
 
-    python tasks.py train emotion_compact --as my_emotion_compact
+    python tasks.py train emotion_fer --as my_emotion_fer
 """
 
 import argparse
