@@ -35,6 +35,43 @@ def test_any_number_of_faces_is_one_call_for_each_network(classifier, monkeypatc
     assert calls == [count] * 4 if count else calls == []
 
 
+def count_calls(classifier, monkeypatch):
+    calls = []
+    call = classifier.emotion._call
+    monkeypatch.setattr(classifier.emotion, "_call", lambda x: calls.append(len(x)) or call(x))
+    return calls
+
+
+def test_a_frame_that_is_searched_reads_only_faces_without_a_label(classifier, monkeypatch):
+    calls = count_calls(classifier, monkeypatch)
+    boxes = [(10, 20, 60, 60)]
+    engine = Engine(classifier, SimpleNamespace(detect=lambda frame: list(boxes)), detect_every=3)
+    frame = noise()
+    labels = [engine.label(frame) for _ in range(6)]
+    assert calls == [1] * 5, "the fourth frame is searched and reads nothing"
+    assert labels[3] == labels[2]
+    boxes.append((90, 40, 50, 50))
+    engine.label(frame)
+    assert calls == [1] * 6, "the new face only"
+    assert [face.track for face in engine.label(frame)] == [1, 2] and calls[-1] == 2
+
+
+def test_known_faces_are_read_though_each_frame_is_searched(classifier, monkeypatch):
+    calls = count_calls(classifier, monkeypatch)
+    engine = Engine(classifier, detector_of([(10, 20, 60, 60)]), detect_every=3)
+    for number in range(7):  # a frame without structure: nothing can be followed
+        engine.label(noise() * 0 + number)
+    assert calls == [1] * 4, "every second frame"
+
+
+def test_without_averaging_each_frame_is_read(classifier, monkeypatch):
+    calls = count_calls(classifier, monkeypatch)
+    engine = Engine(classifier, detector_of([(10, 20, 60, 60)]), smoothing=0)
+    for _ in range(6):
+        engine.label(noise())
+    assert calls == [1] * 6
+
+
 @pytest.mark.parametrize("size", [(121, 161), (1, 1), (97, 640), (480, 641)])
 def test_frames_of_odd_sizes(classifier, size):
     """The search itself must bear them: here it is the real one."""

@@ -23,7 +23,7 @@ def interpreter(monkeypatch, tmp_path):
 
 
 def test_outputs_are_those_of_keras_for_any_number_of_faces(interpreter, tmp_path):
-    model, contract = load_pretrained("gender_compact")
+    model, contract = load_pretrained("gender_utk")
     call = compile_litert(lambda: model, contract)
     noise = np.random.default_rng(0)
     for count in (1, 4, 4, 1):

@@ -13,6 +13,9 @@ STAGES = ("detection", "crops", "networks", "drawing", "writing")
 class Engine:
     """Labels the faces of one frame after the other.
 
+    Searching and reading are the dear steps, so no frame does both for a known face: where faces
+    are searched only now and then, a face that has a label keeps it in such a frame.
+
     Taught in notebooks/05_realtime.ipynb.
 
     Parameters
@@ -33,19 +36,37 @@ class Engine:
         self.tracker = FaceTracker(detector or HaarDetector(), detect_every, keep_for)
         self.smoother = Smoother(smoothing)
         self.watch = Stopwatch()
+        self._faces = {}  # of the last frame, by track
+        self._rested = False
 
     def label(self, frame):
         """Label the faces of the next frame, uint8 BGR (height, width, 3): list of Face."""
         with self.watch("detection"):
             tracks = self.tracker.update(frame)
-            boxes = [track.rounded_box for track in tracks]
+            known = self._faces if self._rests() else {}
+            unread = [track for track in tracks if track.number not in known]
+            boxes = [track.rounded_box for track in unread]
         with self.watch("crops"):
             crops = self.classifier.crop(frame, boxes)
         with self.watch("networks"):
             faces = self.classifier.label(boxes, crops)
-        return self.smoother.smooth(
-            [replace(face, track=track.number) for face, track in zip(faces, tracks)]
-        )
+        read = {
+            track.number: replace(face, track=track.number) for track, face in zip(unread, faces)
+        }
+        kept = {
+            track.number: replace(known[track.number], box=track.rounded_box)
+            for track in tracks
+            if track.number in known
+        }
+        faces = self.smoother.smooth([{**read, **kept}[track.number] for track in tracks])
+        self._faces = {face.track: face for face in faces}
+        return faces
+
+    def _rests(self):
+        """Say whether known faces are not read in this frame; never twice in a row."""
+        averaged = self.smoother.memory > 0 and self.tracker.detect_every > 1
+        self._rested = averaged and self.tracker.searched and not self._rested
+        return self._rested
 
 
 class Stopwatch:

@@ -9,7 +9,7 @@ from utils.litert import compile_litert
 from utils.preprocessing import crop_face, prepare_face
 
 DEFAULT_EMOTION_MODEL = "emotion_fer"
-DEFAULT_GENDER_MODEL = "gender_compact"
+DEFAULT_GENDER_MODEL = "gender_utk"
 RUNTIMES = ("keras", "litert")
 UNSURE = "unsure"
 

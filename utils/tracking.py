@@ -69,6 +69,7 @@ class FaceTracker:
         self.detect_every = detect_every
         self.keep_for = keep_for
         self.tracks = []
+        self.searched = False  # in the last frame
         self._size = None
         self._grey = None
         self._frames = 0
@@ -89,7 +90,8 @@ class FaceTracker:
         lost = [track for track in self.tracks if not _follow(track, self._grey, grey, scale)]
         for track in self.tracks:
             track.unseen += 1
-        if not self.tracks or lost or self._frames % self.detect_every == 0:
+        self.searched = not self.tracks or bool(lost) or self._frames % self.detect_every == 0
+        if self.searched:
             self._match(self.detector.detect(frame), lost)
         self._size, self._grey = frame.shape[:2], grey
         self._frames += 1
