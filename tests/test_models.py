@@ -253,4 +253,4 @@ def test_a_contract_without_its_weights_is_no_model(small, tmp_path, monkeypatch
 def test_shipped_files_are_small():
     shipped = list(config.PRETRAINED_DIR.glob("*.npz"))
     assert len(shipped) >= 2
-    assert all(os.path.getsize(path) <= 3_000_000 for path in shipped)
+    assert all(os.path.getsize(path) <= 6_000_000 for path in shipped)
