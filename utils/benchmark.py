@@ -24,7 +24,7 @@ from utils.engine import Engine
 from utils.faces import RUNTIMES, FaceClassifier
 from utils.models import BUILDERS
 from utils.sources import open_source
-from utils.tracking import FaceTracker
+from utils.tracking import FaceTracker, is_inside
 
 WIDTH, HEIGHT = 640, 360
 SMALLEST_OF_THE_REPORT = 180
@@ -151,14 +151,11 @@ def follow_turning_head(detector, frame, num_frames=200):
     (box,) = HaarDetector().detect(frame)
     tracker = FaceTracker(detector)
 
-    def holds(boxes, x, y):
-        return any(a <= x <= a + width and b <= y <= b + height for a, b, width, height in boxes)
-
     followed, alone = [], []
     for degrees in LARGEST_TURN * np.sin(np.linspace(0, 4 * np.pi, num_frames)):
         turned, middle = turn_head(frame, box, degrees)
-        followed.append(holds([track.box for track in tracker.update(turned)], *middle))
-        alone.append(holds(detector.detect(turned), *middle))
+        followed.append(is_inside(*middle, [track.box for track in tracker.update(turned)]))
+        alone.append(is_inside(*middle, detector.detect(turned)))
     return np.mean(followed), np.mean(alone)
 
 

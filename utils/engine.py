@@ -36,31 +36,29 @@ class Engine:
         self.tracker = FaceTracker(detector or HaarDetector(), detect_every, keep_for)
         self.smoother = Smoother(smoothing)
         self.watch = Stopwatch()
-        self._faces = {}  # of the last frame, by track
         self._rested = False
 
     def label(self, frame):
         """Label the faces of the next frame, uint8 BGR (height, width, 3): list of Face."""
         with self.watch("detection"):
             tracks = self.tracker.update(frame)
-            known = self._faces if self._rests() else {}
+            known = self.smoother.faces if self._rests() else {}
             unread = [track for track in tracks if track.number not in known]
             boxes = [track.rounded_box for track in unread]
         with self.watch("crops"):
             crops = self.classifier.crop(frame, boxes)
         with self.watch("networks"):
-            faces = self.classifier.label(boxes, crops)
-        read = {
-            track.number: replace(face, track=track.number) for track, face in zip(unread, faces)
-        }
-        kept = {
-            track.number: replace(known[track.number], box=track.rounded_box)
-            for track in tracks
-            if track.number in known
-        }
-        faces = self.smoother.smooth([{**read, **kept}[track.number] for track in tracks])
-        self._faces = {face.track: face for face in faces}
-        return faces
+            read = iter(self.classifier.label(boxes, crops))
+        return self.smoother.smooth(
+            [
+                replace(
+                    known.get(track.number) or next(read),
+                    box=track.rounded_box,
+                    track=track.number,
+                )
+                for track in tracks
+            ]
+        )
 
     def _rests(self):
         """Say whether known faces are not read in this frame; never twice in a row."""

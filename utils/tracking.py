@@ -131,13 +131,16 @@ def overlap(box, other):
     return shared / (box[2] * box[3] + other[2] * other[3] - shared)
 
 
+def is_inside(x, y, boxes):
+    """Say whether a point lies in one of the boxes (left, top, width, height)."""
+    return any(
+        left <= x <= left + width and top <= y <= top + height for left, top, width, height in boxes
+    )
+
+
 def _centre_is_inside(box, others):
     """Say whether the middle of a box lies in another one: then both are of the same face."""
-    x, y = box[0] + box[2] / 2, box[1] + box[3] / 2
-    return any(
-        left <= x <= left + width and top <= y <= top + height
-        for left, top, width, height in others
-    )
+    return is_inside(box[0] + box[2] / 2, box[1] + box[3] / 2, others)
 
 
 def _follow(track, before, now, scale):
@@ -187,7 +190,7 @@ class Smoother:
         if not 0 <= memory < 1:
             raise ValueError(f"memory is {memory}, expected 0 to less than 1")
         self.memory = memory
-        self._before = {}
+        self.faces = {}  # of the last frame, by track
 
     def smooth(self, faces):
         """Mean probabilities of each track up to now; tracks that are not there any more end.
@@ -203,13 +206,13 @@ class Smoother:
         """
         smoothed = []
         for face in faces:
-            before = self._before.get(face.track, face)
+            before = self.faces.get(face.track, face)
             means = {
                 name: self._mean(getattr(before, name), getattr(face, name))
                 for name in ("emotion_probabilities", "gender_probabilities")
             }
             smoothed.append(replace(face, **means))
-        self._before = {face.track: face for face in smoothed}
+        self.faces = {face.track: face for face in smoothed}
         return smoothed
 
     def _mean(self, before, now):
