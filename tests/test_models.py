@@ -173,6 +173,16 @@ def test_parts_of_the_compact_network_can_be_left_out():
     assert "LayerNormalization" not in kinds(normalize_images=False)
 
 
+def test_a_stem_adds_its_convolution_only():
+    def count(**arguments):
+        return sum(count_parameters(BUILDERS["compact"](GREY, 7, widths=[8], **arguments)))
+
+    convolution, batch_normalization = 3 * 3 * 1 * 4, 4 * 4
+    wider_input_of_the_next = 3 * 3 * (4 - 1) * 8
+    added = convolution + batch_normalization + wider_input_of_the_next
+    assert count(stem_width=4) - count() == added
+
+
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="2 entries and dense_dropout 3"):
         BUILDERS["final"](GREY, 7, dense_units=(8, 8))

@@ -9,6 +9,8 @@ import tensorflow as tf
 from utils import config, training
 from utils.data import face_input_for, load_split
 from utils.evaluation import evaluate
+from utils.models import build, save_pretrained
+from utils.pipeline import views
 from utils.training import RunSpec, tabulate, train
 
 SMALL = RunSpec(
@@ -301,9 +303,49 @@ def test_impossible_specs_are_refused(change):
         replace(SMALL, **change)
 
 
+def ship_untrained(name, dataset="fer2013", colour="grey", seed=0):
+    spec = replace(SMALL, name=name, dataset=dataset, colour=colour)
+    keras.utils.set_random_seed(seed)
+    model = build(spec.contract)
+    save_pretrained(model, spec.contract, name)
+    return model
+
+
+def test_teachers_give_half_of_each_label(prepared_workspace, monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
+    teachers = [ship_untrained("one", seed=1), ship_untrained("two", seed=2)]
+    taught = replace(SMALL, teachers=("one", "two"))
+    images, soft = training._load(taught, "train")
+    _, own = training._load(SMALL, "train")
+    answers = []
+    for model in teachers:
+        for view in views(images[5:6]):
+            answers.append(model(view.astype(np.float32), training=False).numpy()[0])
+    expected = np.sum(answers, axis=0) / 20 / 2
+    expected[own[5]] += 0.5
+    np.testing.assert_allclose(soft[5], expected, atol=2e-3)  # shipped as float16
+    _, valid = training._load(taught, "valid")
+    assert valid.ndim == 1  # only training images are taught
+
+
+def test_a_teacher_of_something_else_is_refused(prepared_workspace, monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
+    ship_untrained("gender", dataset="utkface", colour="rgb")
+    with pytest.raises(ValueError, match="teacher gender has input and classes"):
+        training._load(replace(SMALL, teachers=("gender",)), "train")
+
+
 def test_spec_survives_json():
-    spec = replace(SMALL, evaluate_at=(1, 2), class_names=("happy", "sad"))
+    spec = replace(
+        SMALL, evaluate_at=(1, 2), class_names=("happy", "sad"), teachers=("emotion_fer",)
+    )
     assert RunSpec.from_json(json.loads(json.dumps(spec.__dict__))) == spec
+
+
+def test_specs_of_older_runs_are_read():
+    content = json.loads(json.dumps(SMALL.__dict__))
+    del content["teachers"]
+    assert RunSpec.from_json(content) == SMALL
 
 
 def test_missing_weights_say_what_to_do(tmp_path):

@@ -192,6 +192,7 @@ def build_compact_cnn(
     normalize_images=True,
     residual=True,
     squeeze=True,
+    stem_width=0,
 ):
     """A small residual network with squeeze-and-excitation, of 1.3 to 2.8 million parameters.
 
@@ -213,6 +214,9 @@ def build_compact_cnn(
         Bring each image to mean 0 and deviation 1, inside the network.
     residual, squeeze : bool
         False leaves out the shortcuts, or squeeze-and-excitation, to see what they are for.
+    stem_width : int
+        Channels of a convolution on all pixels, before the one that halves height and width; 0
+        for none.
 
     Returns
     -------
@@ -223,8 +227,9 @@ def build_compact_cnn(
     x = layers.Rescaling(1 / 255)(inputs)
     if normalize_images:  # light and contrast of the scene matter less
         x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False)(x)
-    x = _conv_norm(x, widths[0], 3, strides=2)
-    x = layers.Activation("relu")(x)
+    if stem_width:
+        x = layers.Activation("relu")(_conv_norm(x, stem_width, 3))
+    x = layers.Activation("relu")(_conv_norm(x, widths[0], 3, strides=2))
     for stage, width in enumerate(widths):
         for block in range(blocks_per_stage):
             strides = 2 if stage > 0 and block == 0 else 1

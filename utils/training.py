@@ -39,6 +39,7 @@ from utils.models import (
     build,
     count_parameters,
     load_architecture_and_weights,
+    load_pretrained,
     save_model,
     split_frozen,
 )
@@ -90,6 +91,9 @@ class RunSpec:
         this momentum.
     labels : {"own", "ferplus"}
         "ferplus" learns from the shares of ten people's votes; validation and test keep their own.
+    teachers : tuple of str
+        Names of shipped networks. What is learned is then half the label and half the mean of
+        their answers to the image, each of these averaged over `utils.pipeline.views`.
     precision : {"auto", "float32", "bfloat16"}
         "auto" takes bfloat16 where one device trains, has it and is faster with it.
     seed : int
@@ -122,6 +126,7 @@ class RunSpec:
     class_weight: str = "none"
     ema: float = 0.0
     labels: str = "own"
+    teachers: tuple = ()
     precision: str = "auto"
     seed: int = 0
     evaluate_at: tuple = ()
@@ -152,8 +157,8 @@ class RunSpec:
     def from_json(cls, content):
         """The spec in the content of a ``spec.json``."""
         content = dict(content)
-        for name in ("class_names", "evaluate_at"):
-            content[name] = tuple(content[name])
+        for name in ("class_names", "evaluate_at", "teachers"):
+            content[name] = tuple(content.get(name, ()))
         return cls(**content)
 
     @property
@@ -459,7 +464,30 @@ def _load(spec, split):
     if split == "train" and spec.labels == "ferplus":
         y_true, num_without = soften(load_votes("train"), y_true)
         print(f"{spec.name}: {num_without} images without a vote for an emotion keep their label")
+    if split == "train" and spec.teachers:
+        y_true = _mix_with_teachers(spec, images, y_true)
     return images, y_true
+
+
+def _mix_with_teachers(spec, images, y_true):
+    """Half the label, half what the teachers say (Hinton et al. 2015, arXiv:1503.02531)."""
+    print(f"{spec.name}: asking {' and '.join(spec.teachers)} about the training images ...")
+    answers = []
+    for name in spec.teachers:
+        teacher, contract = load_pretrained(name)
+        theirs, ours = ((x.face_input, tuple(x.class_names)) for x in (contract, spec.contract))
+        if theirs != ours:
+            raise ValueError(
+                f"teacher {name} has input and classes {theirs}, expected those of "
+                f"{spec.name}: {ours}"
+            )
+        answers += [
+            teacher.predict(view, batch_size=spec.evaluation_batch_size, verbose=0)
+            for view in views(images)
+        ]
+    if y_true.ndim == 1:
+        y_true = keras.utils.to_categorical(y_true, len(spec.classes))
+    return (y_true + np.mean(answers, axis=0)) / 2
 
 
 def _class_weight(spec, y_true):
