@@ -295,6 +295,8 @@ def test_cosine_reaches_zero_at_the_last_step_and_spares_the_norms(prepared_work
         {"labels": "ferplus", "dataset": "utkface"},
         {"labels": "ferplus", "class_names": ("happy", "sad")},
         {"class_weight": "rare"},
+        {"auxiliary": ("age",)},
+        {"auxiliary": ("height",), "dataset": "utkface"},
         {"evaluate_at": (9,)},
     ],
 )

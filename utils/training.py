@@ -23,6 +23,13 @@ from sklearn.utils.class_weight import compute_class_weight
 from tqdm.auto import tqdm
 
 from utils import config
+from utils.auxiliary import (
+    AUXILIARY_CLASSES,
+    add_labels,
+    add_outputs,
+    build_accuracy,
+    build_loss,
+)
 from utils.contracts import ModelContract
 from utils.data import CLASSES, SPLITS, face_input_for, fingerprint, load_prepared, load_split
 from utils.distribution import (
@@ -94,6 +101,8 @@ class RunSpec:
     teachers : tuple of str
         Names of shipped networks. What is learned is then half the label and half the mean of
         their answers to the image, each of these averaged over `utils.pipeline.views`.
+    auxiliary : tuple of {"age", "race"}
+        What a network of UTKFace has to tell as well while it is trained, see `utils.auxiliary`.
     precision : {"auto", "float32", "bfloat16"}
         "auto" takes bfloat16 where one device trains, has it and is faster with it.
     seed : int
@@ -127,6 +136,7 @@ class RunSpec:
     ema: float = 0.0
     labels: str = "own"
     teachers: tuple = ()
+    auxiliary: tuple = ()
     precision: str = "auto"
     seed: int = 0
     evaluate_at: tuple = ()
@@ -148,6 +158,13 @@ class RunSpec:
                 f"labels is 'ferplus', which is for all classes of fer2013, not for "
                 f"{self.dataset} with {self.classes}"
             )
+        if self.auxiliary and (
+            self.dataset != "utkface" or set(self.auxiliary) - set(AUXILIARY_CLASSES)
+        ):
+            raise ValueError(
+                f"auxiliary is {self.auxiliary}, expected some of {tuple(AUXILIARY_CLASSES)}, "
+                f"for utkface, not for {self.dataset}"
+            )
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}, expected at least 1")
         if not all(1 <= epoch <= self.epochs for epoch in self.evaluate_at):
@@ -157,8 +174,8 @@ class RunSpec:
     def from_json(cls, content):
         """The spec in the content of a ``spec.json``."""
         content = dict(content)
-        for name in ("class_names", "evaluate_at", "teachers"):
-            content[name] = tuple(content.get(name, ()))
+        for name in ("class_names", "evaluate_at", "teachers", "auxiliary"):
+            content[name] = tuple(content.get(name, ()))  # older runs have no teachers
         return cls(**content)
 
     @property
@@ -288,11 +305,17 @@ def train(spec):
     keras.utils.set_random_seed(spec.seed)
     with strategy.scope():
         model = _build_for_training(spec, precision, strategy.num_replicas_in_sync)
-        if strategy.num_replicas_in_sync > 1:
-            model = SharedModel(model.inputs, model.outputs)
-            trained_part, features = model, data
-        else:
+        trained_part, features = model, data
+        if spec.auxiliary:
+            trained_part = add_outputs(model, spec.auxiliary)
+            features = {
+                split: (images, add_labels(y_true, spec, split))
+                for split, (images, y_true) in data.items()
+            }
+        elif strategy.num_replicas_in_sync == 1:
             trained_part, features = _without_frozen(model, folder, spec, data)
+        if strategy.num_replicas_in_sync > 1:
+            trained_part = SharedModel(trained_part.inputs, trained_part.outputs)
         _compile(trained_part, spec, steps=spec.epochs * -(-num_images // spec.batch_size))
     trained_part.fit(
         _batches(spec, *features["train"], training=True),
@@ -581,10 +604,17 @@ def _compile(model, spec, steps):
         )
     if weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    loss, accuracy = (
+        keras.losses.CategoricalCrossentropy(label_smoothing=spec.label_smoothing),
+        "accuracy",
+    )
+    if spec.auxiliary:
+        loss = build_loss(len(spec.classes), spec.auxiliary, spec.label_smoothing)
+        accuracy = build_accuracy(len(spec.classes))
     model.compile(
         optimizer,
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=spec.label_smoothing),
-        metrics=["accuracy"],
+        loss=loss,
+        metrics=[accuracy],
         # XLA, which Keras would choose, halves the speed of convolutions on CPUs.
         jit_compile=False,
     )
@@ -668,7 +698,7 @@ def _decide_precision(folder, spec, num_images, strategy):
 def _time_steps(spec, precision, steps=3):
     """Seconds for a few training steps on noise, after one that compiles."""
     model = _build_for_training(spec, precision)
-    _compile(model, spec, steps=100)
+    _compile(model, replace(spec, auxiliary=()), steps=100)
     noise = np.random.default_rng(0)
     images = noise.integers(0, 256, (spec.batch_size, *model.input_shape[1:])).astype(np.float32)
     labels = keras.utils.to_categorical(

@@ -1,0 +1,92 @@
+"""Further outputs that exist only in training: age and race of UTKFace, beside gender.
+
+To tell the gender of a child, on which a network that learns nothing else fails most, it helps to
+know that it is a child (Ranjan et al. 2017, arXiv:1611.00851, learn age, gender and more together).
+Taught in notebook 04.
+"""
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import layers
+
+from utils.data import load_prepared, rows_of
+from utils.evaluation import AGE_BANDS, age_bands
+from utils.utk import RACES
+
+AUXILIARY_CLASSES = {"age": tuple(AGE_BANDS), "race": RACES}
+WEIGHT = 0.3  # of each further output in the loss; the class itself counts 1
+
+
+def add_labels(y_true, spec, split):
+    """Put the labels of the further outputs beside those of the class.
+
+    Parameters
+    ----------
+    y_true : numpy.ndarray, int, (n,), or float, (n, num_classes)
+    spec : utils.training.RunSpec
+    split : {"train", "valid", "test"}
+
+    Returns
+    -------
+    numpy.ndarray, float32, (n, num_classes + further classes)
+        One-hot, one block of columns after the other.
+    """
+    rows = rows_of(load_prepared(spec.dataset, spec.split_name), split, spec.classes)
+    blocks = [keras.utils.to_categorical(y_true, len(spec.classes)) if y_true.ndim == 1 else y_true]
+    for name in spec.auxiliary:
+        values = age_bands(rows["age"]) if name == "age" else rows["race"]
+        codes = pd.Categorical(values, categories=AUXILIARY_CLASSES[name]).codes
+        blocks.append(keras.utils.to_categorical(codes, len(AUXILIARY_CLASSES[name])))
+    return np.concatenate(blocks, axis=1).astype(np.float32)
+
+
+def add_outputs(model, names):
+    """A model with the outputs of another one and further ones, joined to one array.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Its last layers are a global average, dropout and the classifier.
+    names : sequence of {"age", "race"}
+
+    Returns
+    -------
+    keras.Model
+        Shares the layers of `model`: training it trains `model`.
+    """
+    pools = [x for x in model.layers if isinstance(x, layers.GlobalAveragePooling2D)]
+    outputs = [model.output]
+    for name in names:
+        logits = layers.Dense(len(AUXILIARY_CLASSES[name]), name=f"{name}_logits")(pools[-1].output)
+        outputs.append(layers.Activation("softmax", dtype="float32", name=name)(logits))
+    return keras.Model(model.input, layers.Concatenate(dtype="float32")(outputs))
+
+
+def split_columns(array, num_classes, names):
+    """The blocks of columns that belong to each output."""
+    sizes = [num_classes, *(len(AUXILIARY_CLASSES[name]) for name in names)]
+    return keras.ops.split(array, np.cumsum(sizes)[:-1].tolist(), axis=1)
+
+
+def build_loss(num_classes, names, label_smoothing):
+    """The loss of the class, and `WEIGHT` times that of each further output."""
+    cross_entropy = keras.losses.CategoricalCrossentropy(
+        label_smoothing=label_smoothing, reduction=None
+    )
+
+    def loss(y_true, y_pred):
+        truths, answers = (split_columns(x, num_classes, names) for x in (y_true, y_pred))
+        terms = [cross_entropy(truth, answer) for truth, answer in zip(truths, answers)]
+        return terms[0] + WEIGHT * sum(terms[1:])
+
+    return loss
+
+
+def build_accuracy(num_classes):
+    """The accuracy of the class alone, under the name that Keras gives it."""
+
+    def accuracy(y_true, y_pred):
+        return keras.metrics.categorical_accuracy(y_true[:, :num_classes], y_pred[:, :num_classes])
+
+    return accuracy
