@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from utils.models import BUILDERS
-from utils.normalization import FusedBatchNormalization, adapt_normalization
+from utils.normalization import FusedBatchNormalization, adapt_normalization, renew_statistics
 
 IMAGES = np.random.default_rng(0).normal(3, 2, (6, 5, 4, 3)).astype(np.float32)
 
@@ -60,3 +60,23 @@ def test_a_model_keeps_its_weights_and_what_is_frozen():
     assert frozen[0] == frozen[1] and set(frozen[0]) == {True, False}
     kinds = {type(x) for x in fused.layers}
     assert FusedBatchNormalization in kinds and keras.layers.BatchNormalization not in kinds
+
+
+def test_statistics_are_those_of_all_batches():
+    model = BUILDERS["compact"]((8, 8, 1), 7, widths=[8], normalize_images=False)
+    before = [weights.copy() for weights in model.get_weights()]
+    noise = np.random.default_rng(1)
+    batches = [(noise.uniform(0, 255, (5, 8, 8, 1)).astype(np.float32), None) for _ in range(3)]
+    renew_statistics(model, batches)
+
+    convolution, first = model.layers[2:4]
+    inputs = [convolution(images / 255).numpy() for images, _ in batches]
+    means = [x.mean(axis=(0, 1, 2)) for x in inputs]
+    variances = [x.var(axis=(0, 1, 2)) for x in inputs]
+    np.testing.assert_allclose(first.moving_mean, np.mean(means, axis=0), atol=1e-5)
+    np.testing.assert_allclose(first.moving_variance, np.mean(variances, axis=0), rtol=1e-4)
+    assert first.momentum == 0.99
+    trained = [id(weights) for weights in model.trainable_weights]
+    for weights, old in zip(model.weights, before):
+        if id(weights) in trained:
+            np.testing.assert_array_equal(weights, old)

@@ -305,6 +305,16 @@ def test_impossible_specs_are_refused(change):
         replace(SMALL, **change)
 
 
+def test_renewed_statistics_leave_what_was_learned(prepared_workspace):
+    spec = replace(SMALL, epochs=1, augmentation="strong")
+    plain = train(spec).load_model()
+    renewed = train(replace(spec, name="renewed", renew_statistics=True)).load_model()
+    for one, other in zip(plain.trainable_weights, renewed.trainable_weights):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(plain.non_trainable_weights, renewed.non_trainable_weights):
+        assert not np.allclose(one, other)
+
+
 def ship_untrained(name, dataset="fer2013", colour="grey", seed=0):
     spec = replace(SMALL, name=name, dataset=dataset, colour=colour)
     keras.utils.set_random_seed(seed)

@@ -1,4 +1,4 @@
-"""Batch normalisation as one TensorFlow operation, for training on processors.
+"""Batch normalisation: one TensorFlow operation for training on processors, statistics renewed.
 
 Under bfloat16, Keras computes a batch's mean and variance by several operations in float32, which
 take a large part of a training step.
@@ -60,3 +60,27 @@ def adapt_normalization(model, num_devices):
     copy = keras.models.clone_model(model, clone_function=clone)
     copy.set_weights(model.get_weights())
     return copy
+
+
+def renew_statistics(model, batches):
+    """Measure anew what the batch normalisation of a trained network takes for mean and variance.
+
+    In training these are moving averages over changed images, and over weights that go on
+    changing; those of the images as they are fit better what the network will see. Its weights
+    stay as they are. Taught in notebook 03.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Its means and variances are replaced by the averages over all batches.
+    batches : iterable of (images, labels)
+        As from `utils.pipeline.make_dataset`, of training images.
+    """
+    layers = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in layers]
+    for number, (images, _) in enumerate(batches):
+        for layer in layers:
+            layer.momentum = number / (number + 1)  # makes the moving average a plain one
+        model(images, training=True)
+    for layer, momentum in zip(layers, momenta):
+        layer.momentum = momentum

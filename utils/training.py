@@ -50,7 +50,7 @@ from utils.models import (
     save_model,
     split_frozen,
 )
-from utils.normalization import adapt_normalization
+from utils.normalization import adapt_normalization, renew_statistics
 from utils.pipeline import make_dataset, views
 
 # Below this many images in a run, timing both precisions costs more than the faster one saves.
@@ -109,6 +109,9 @@ class RunSpec:
     evaluate_at : tuple of int
         Epochs after which the network is scored as well, without averaged weights; the last epoch
         always is.
+    renew_statistics : bool
+        Batch normalisation measures its means and variances anew at the end, on training images
+        that are flipped at most, see `utils.normalization.renew_statistics`.
     average_views : bool
         Score also the mean over `utils.pipeline.views` of each image.
     """
@@ -140,6 +143,7 @@ class RunSpec:
     precision: str = "auto"
     seed: int = 0
     evaluate_at: tuple = ()
+    renew_statistics: bool = False
     average_views: bool = False
 
     def __post_init__(self):
@@ -339,6 +343,9 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
     # A bfloat16 model would be slow on the next machine: what is kept and scored is float32.
     trained = build(spec.contract, **_without_download(spec))
     trained.set_weights(model.get_weights())
+    if spec.renew_statistics:
+        flipped = replace(spec, augmentation="flip", mixup=0.0)
+        renew_statistics(trained, _batches(flipped, *data["train"], training=True))
 
     def predict(images, y_true):
         return trained.predict(_batches(spec, images, y_true), verbose=0)
