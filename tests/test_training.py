@@ -156,10 +156,15 @@ def test_frozen_layers_computed_once_train_as_computed_each_time(prepared_worksp
     for epoch in (1, 2):
         logged = once.history["val_accuracy"][epoch]
         assert once.scores(epoch, "valid")["accuracy"] == pytest.approx(logged, abs=1e-6)
-    weights = [run.load_model().get_weights() for run in (once, each_time)]
-    for a, b in zip(*weights, strict=True):
-        # Kept as float16, the outputs of frozen layers differ in the fourth digit.
-        np.testing.assert_allclose(a, b, atol=4e-3)
+    keras.utils.set_random_seed(spec.seed)
+    start = np.concatenate([w.ravel() for w in build(spec.contract).get_weights()])
+    weights = [
+        np.concatenate([w.ravel() for w in run.load_model().get_weights()])
+        for run in (once, each_time)
+    ]
+    moved = np.linalg.norm(weights[0] - start)
+    # Kept as float16, the outputs of frozen layers differ in the fourth digit.
+    assert np.linalg.norm(weights[0] - weights[1]) < 0.02 * moved
     assert once.history["loss"].nunique() == 2, "nothing was learned, so nothing was compared"
 
 
