@@ -20,13 +20,19 @@ def detector_of(boxes):
     return SimpleNamespace(detect=lambda frame: boxes)
 
 
+def count_calls(monkeypatch, *networks):
+    """A list that grows by the number of faces in each call of these networks."""
+    calls = []
+    for network in networks:
+        call = network._call
+        monkeypatch.setattr(network, "_call", lambda x, call=call: calls.append(len(x)) or call(x))
+    return calls
+
+
 @pytest.mark.parametrize("count", [0, 1, 4, 30])
 def test_any_number_of_faces_is_one_call_for_each_network(classifier, monkeypatch, count):
     boxes = [(40 * (number % 10), 50 * (number // 10), 36, 36) for number in range(count)]
-    calls = []
-    for network in (classifier.emotion, classifier.gender):
-        call = network._call
-        monkeypatch.setattr(network, "_call", lambda x, call=call: calls.append(len(x)) or call(x))
+    calls = count_calls(monkeypatch, classifier.emotion, classifier.gender)
     engine = Engine(classifier, detector_of(boxes), detect_every=1)
     for _ in range(2):
         faces = engine.label(noise(200, 400))
@@ -35,15 +41,8 @@ def test_any_number_of_faces_is_one_call_for_each_network(classifier, monkeypatc
     assert calls == [count] * 4 if count else calls == []
 
 
-def count_calls(classifier, monkeypatch):
-    calls = []
-    call = classifier.emotion._call
-    monkeypatch.setattr(classifier.emotion, "_call", lambda x: calls.append(len(x)) or call(x))
-    return calls
-
-
 def test_a_frame_that_is_searched_reads_only_faces_without_a_label(classifier, monkeypatch):
-    calls = count_calls(classifier, monkeypatch)
+    calls = count_calls(monkeypatch, classifier.emotion)
     boxes = [(10, 20, 60, 60)]
     engine = Engine(classifier, SimpleNamespace(detect=lambda frame: list(boxes)), detect_every=3)
     frame = noise()
@@ -57,7 +56,7 @@ def test_a_frame_that_is_searched_reads_only_faces_without_a_label(classifier, m
 
 
 def test_known_faces_are_read_though_each_frame_is_searched(classifier, monkeypatch):
-    calls = count_calls(classifier, monkeypatch)
+    calls = count_calls(monkeypatch, classifier.emotion)
     engine = Engine(classifier, detector_of([(10, 20, 60, 60)]), detect_every=3)
     for number in range(7):  # a frame without structure: nothing can be followed
         engine.label(noise() * 0 + number)
@@ -65,7 +64,7 @@ def test_known_faces_are_read_though_each_frame_is_searched(classifier, monkeypa
 
 
 def test_without_averaging_each_frame_is_read(classifier, monkeypatch):
-    calls = count_calls(classifier, monkeypatch)
+    calls = count_calls(monkeypatch, classifier.emotion)
     engine = Engine(classifier, detector_of([(10, 20, 60, 60)]), smoothing=0)
     for _ in range(6):
         engine.label(noise())
