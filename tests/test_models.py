@@ -181,6 +181,9 @@ def test_a_stem_adds_its_convolution_only():
     wider_input_of_the_next = 3 * 3 * (4 - 1) * 8
     added = convolution + batch_normalization + wider_input_of_the_next
     assert count(stem_width=4) - count() == added
+    model = BUILDERS["compact"](GREY, 7, widths=[8], stem_width=4)
+    stem, halves = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)][:2]
+    assert stem.output.shape == (None, 48, 48, 4) and halves.output.shape == (None, 24, 24, 8)
 
 
 def test_wrong_arguments_are_refused():

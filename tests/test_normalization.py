@@ -80,3 +80,24 @@ def test_statistics_are_those_of_all_batches():
     for weights, old in zip(model.weights, before):
         if id(weights) in trained:
             np.testing.assert_array_equal(weights, old)
+
+
+def test_statistics_are_measured_without_dropout():
+    def build(rate):
+        return keras.Sequential(
+            [
+                keras.Input((4,)),
+                keras.layers.Dropout(rate),
+                keras.layers.Dense(3),
+                keras.layers.BatchNormalization(),
+            ]
+        )
+
+    images = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
+    models = [build(rate) for rate in (0.0, 0.5)]
+    models[1].set_weights(models[0].get_weights())
+    for model in models:
+        renew_statistics(model, [(images, None)])
+    for one, other in zip(*(model.get_weights() for model in models)):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert models[1].layers[0].rate == 0.5

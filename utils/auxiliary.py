@@ -47,7 +47,8 @@ def add_outputs(model, names):
     Parameters
     ----------
     model : keras.Model
-        Its last layers are a global average, dropout and the classifier.
+        Its last layers are a global average, dropout and the classifier. The further outputs see
+        the average without dropout: they only have to shape it.
     names : sequence of {"age", "race"}
 
     Returns

@@ -1,7 +1,7 @@
-"""Batch normalisation: one TensorFlow operation for training on processors, statistics renewed.
+"""Batch normalisation: faster training on processors, and statistics that are measured anew.
 
 Under bfloat16, Keras computes a batch's mean and variance by several operations in float32, which
-take a large part of a training step.
+take a large part of a training step; TensorFlow has one operation for them.
 """
 
 import keras
@@ -67,7 +67,7 @@ def renew_statistics(model, batches):
 
     In training these are moving averages over changed images, and over weights that go on
     changing; those of the images as they are fit better what the network will see. Its weights
-    stay as they are. Taught in notebook 03.
+    stay as they are, and dropout is off. Taught in notebook 03.
 
     Parameters
     ----------
@@ -77,10 +77,15 @@ def renew_statistics(model, batches):
         As from `utils.pipeline.make_dataset`, of training images.
     """
     layers = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in layers]
+    dropouts = [x for x in model.layers if isinstance(x, keras.layers.Dropout)]
+    momenta, rates = [x.momentum for x in layers], [x.rate for x in dropouts]
+    for dropout in dropouts:
+        dropout.rate = 0
     for number, (images, _) in enumerate(batches):
         for layer in layers:
             layer.momentum = number / (number + 1)  # makes the moving average a plain one
         model(images, training=True)
     for layer, momentum in zip(layers, momenta):
         layer.momentum = momentum
+    for dropout, rate in zip(dropouts, rates):
+        dropout.rate = rate

@@ -30,7 +30,7 @@ from utils.auxiliary import (
     build_accuracy,
     build_loss,
 )
-from utils.contracts import ModelContract
+from utils.contracts import ModelContract, find_pretrained
 from utils.data import CLASSES, SPLITS, face_input_for, fingerprint, load_prepared, load_split
 from utils.distribution import (
     SharedModel,
@@ -55,6 +55,7 @@ from utils.pipeline import make_dataset, views
 
 # Below this many images in a run, timing both precisions costs more than the faster one saves.
 IMAGES_WORTH_TIMING = 10_000
+FEATURE_DTYPE = np.float16  # half the disk of float32
 FEATURE_FILES = {split: f"features_{split}.npy" for split in ("train", "valid")}
 
 
@@ -107,8 +108,8 @@ class RunSpec:
         "auto" takes bfloat16 where one device trains, has it and is faster with it.
     seed : int
     evaluate_at : tuple of int
-        Epochs after which the network is scored as well, without averaged weights; the last epoch
-        always is.
+        Epochs after which the network is scored as well, without averaged weights and renewed
+        statistics; the last epoch always is.
     renew_statistics : bool
         Batch normalisation measures its means and variances anew at the end, on training images
         that are flipped at most, see `utils.normalization.renew_statistics`.
@@ -162,12 +163,19 @@ class RunSpec:
                 f"labels is 'ferplus', which is for all classes of fer2013, not for "
                 f"{self.dataset} with {self.classes}"
             )
+        setting = (self.dataset, self.architecture, self.class_weight)
         if self.auxiliary and (
-            self.dataset != "utkface" or set(self.auxiliary) - set(AUXILIARY_CLASSES)
+            set(self.auxiliary) - set(AUXILIARY_CLASSES)
+            or setting != ("utkface", "compact", "none")
         ):
             raise ValueError(
-                f"auxiliary is {self.auxiliary}, expected some of {tuple(AUXILIARY_CLASSES)}, "
-                f"for utkface, not for {self.dataset}"
+                f"auxiliary is {self.auxiliary}, expected some of {tuple(AUXILIARY_CLASSES)}, with "
+                f"dataset 'utkface', architecture 'compact' and class_weight 'none', not {setting}"
+            )
+        if self.teachers and self.split_name != "default":
+            raise ValueError(
+                f"teachers is {self.teachers}, which learned on the default split: they may know "
+                f"validation and test images of {self.split_name!r}"
             )
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}, expected at least 1")
@@ -179,7 +187,7 @@ class RunSpec:
         """The spec in the content of a ``spec.json``."""
         content = dict(content)
         for name in ("class_names", "evaluate_at", "teachers", "auxiliary"):
-            content[name] = tuple(content.get(name, ()))  # older runs have no teachers
+            content[name] = tuple(content.get(name, ()))  # older runs lack the last two
         return cls(**content)
 
     @property
@@ -283,9 +291,9 @@ def train(spec):
     ------
     ValueError
         If the folder of that name belongs to another spec, with the fields that differ, or a
-        batch cannot be shared.
+        batch cannot be shared, or a teacher has another input or other classes.
     FileNotFoundError
-        If the data are not prepared.
+        If the data are not prepared, or a teacher is not there.
     """
     strategy = choose_strategy()
     folder = config.runs_dir(spec.dataset) / spec.name
@@ -310,7 +318,7 @@ def train(spec):
     with strategy.scope():
         model = _build_for_training(spec, precision, strategy.num_replicas_in_sync)
         trained_part, features = model, data
-        if spec.auxiliary:
+        if spec.auxiliary:  # of the compact network, in which no layer is frozen
             trained_part = add_outputs(model, spec.auxiliary)
             features = {
                 split: (images, add_labels(y_true, spec, split))
@@ -344,8 +352,9 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
     trained = build(spec.contract, **_without_download(spec))
     trained.set_weights(model.get_weights())
     if spec.renew_statistics:
-        flipped = replace(spec, augmentation="flip", mixup=0.0)
-        renew_statistics(trained, _batches(flipped, *data["train"], training=True))
+        augmentation = "none" if spec.augmentation == "none" else "flip"
+        unchanged = replace(spec, augmentation=augmentation, mixup=0.0)
+        renew_statistics(trained, _batches(unchanged, *data["train"], training=True))
 
     def predict(images, y_true):
         return trained.predict(_batches(spec, images, y_true), verbose=0)
@@ -388,6 +397,7 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
         "wall_seconds": round(float(seconds.sum()) + frozen_seconds, 1),
         "images_per_second": round(num_images / float(seconds.median()), 1),
         "data": fingerprint(load_prepared(spec.dataset, spec.split_name)),
+        "teachers": {name: find_pretrained(name)[1].weights_sha256 for name in spec.teachers},
         "versions": _versions(),
     }
     write_json(folder / "metrics.json", metrics)
@@ -512,8 +522,7 @@ def _mix_with_teachers(spec, images, y_true):
                 f"{spec.name}: {ours}"
             )
         answers += [
-            teacher.predict(view, batch_size=spec.evaluation_batch_size, verbose=0)
-            for view in views(images)
+            teacher.predict(_batches(spec, view, y_true), verbose=0) for view in views(images)
         ]
     if y_true.ndim == 1:
         y_true = keras.utils.to_categorical(y_true, len(spec.classes))
@@ -558,20 +567,20 @@ def _without_frozen(model, folder, spec, data):
 
 
 def _features(frozen, folder, spec, split, images, y_true):
-    """Path of the outputs of the frozen layers, float16, computed where it is not there yet."""
+    """Path of the outputs of the frozen layers, computed where it is not there yet."""
     path = folder / FEATURE_FILES[split]
     if not path.is_file():
         start = time.perf_counter()
         batches = _batches(spec, images, y_true)
         header = {
-            "descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)),
+            "descr": np.lib.format.dtype_to_descr(np.dtype(FEATURE_DTYPE)),
             "fortran_order": False,
             "shape": (len(images), *frozen.output_shape[1:]),
         }
         with replaced_when_done(path) as partial, partial.open("wb") as stream:
             np.lib.format.write_array_header_1_0(stream, header)
             for batch, _ in tqdm(batches, desc=f"frozen layers, {split}", leave=False):
-                stream.write(frozen.predict_on_batch(batch).astype(np.float16).tobytes())
+                stream.write(frozen.predict_on_batch(batch).astype(FEATURE_DTYPE).tobytes())
         seconds = {split: round(time.perf_counter() - start, 2)}
         write_json(folder / "frozen.json", _frozen_seconds(folder) | seconds)
     return path
