@@ -12,6 +12,7 @@ from keras import layers
 
 from utils.data import load_prepared, rows_of
 from utils.evaluation import AGE_BANDS, age_bands
+from utils.pipeline import one_hot
 from utils.utk import RACES
 
 AUXILIARY_CLASSES = {"age": tuple(AGE_BANDS), "race": RACES}
@@ -33,11 +34,11 @@ def add_labels(y_true, spec, split):
         One-hot, one block of columns after the other.
     """
     rows = rows_of(load_prepared(spec.dataset, spec.split_name), split, spec.classes)
-    blocks = [keras.utils.to_categorical(y_true, len(spec.classes)) if y_true.ndim == 1 else y_true]
+    blocks = [one_hot(y_true, len(spec.classes))]
     for name in spec.auxiliary:
         values = age_bands(rows["age"]) if name == "age" else rows["race"]
         codes = pd.Categorical(values, categories=AUXILIARY_CLASSES[name]).codes
-        blocks.append(keras.utils.to_categorical(codes, len(AUXILIARY_CLASSES[name])))
+        blocks.append(one_hot(codes, len(AUXILIARY_CLASSES[name])))
     return np.concatenate(blocks, axis=1).astype(np.float32)
 
 

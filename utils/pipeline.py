@@ -130,6 +130,11 @@ def build_augmentation(name, seed):
     return layers
 
 
+def one_hot(y_true, num_classes):
+    """Labels as probabilities: class indices (n,) become one-hot, (n, num_classes) stays."""
+    return keras.utils.to_categorical(y_true, num_classes) if y_true.ndim == 1 else y_true
+
+
 def make_dataset(
     images,
     y_true,
@@ -166,9 +171,7 @@ def make_dataset(
     tf.data.Dataset
         of float32 images in 0..255 and float32 labels, one-hot or as given.
     """
-    if y_true.ndim == 1:
-        y_true = keras.utils.to_categorical(y_true, num_classes)
-    labels = tf.constant(y_true, tf.float32)
+    labels = tf.constant(one_hot(y_true, num_classes), tf.float32)
     if isinstance(images, Path):
         read = _reader_of(images)
     else:

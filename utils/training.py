@@ -51,7 +51,7 @@ from utils.models import (
     split_frozen,
 )
 from utils.normalization import adapt_normalization, renew_statistics
-from utils.pipeline import make_dataset, views
+from utils.pipeline import make_dataset, one_hot, views
 
 # Below this many images in a run, timing both precisions costs more than the faster one saves.
 IMAGES_WORTH_TIMING = 10_000
@@ -524,9 +524,7 @@ def _mix_with_teachers(spec, images, y_true):
         answers += [
             teacher.predict(_batches(spec, view, y_true), verbose=0) for view in views(images)
         ]
-    if y_true.ndim == 1:
-        y_true = keras.utils.to_categorical(y_true, len(spec.classes))
-    return (y_true + np.mean(answers, axis=0)) / 2
+    return (one_hot(y_true, len(spec.classes)) + np.mean(answers, axis=0)) / 2
 
 
 def _class_weight(spec, y_true):
@@ -620,13 +618,12 @@ def _compile(model, spec, steps):
         )
     if weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    loss, accuracy = (
-        keras.losses.CategoricalCrossentropy(label_smoothing=spec.label_smoothing),
-        "accuracy",
-    )
     if spec.auxiliary:
         loss = build_loss(len(spec.classes), spec.auxiliary, spec.label_smoothing)
         accuracy = build_accuracy(len(spec.classes))
+    else:
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=spec.label_smoothing)
+        accuracy = "accuracy"
     model.compile(
         optimizer,
         loss=loss,
