@@ -18,6 +18,7 @@ from utils.files import encode_image, read_image
 from utils.models import build
 from utils.pipeline import make_dataset
 from utils.realtime import run
+from utils.recording import video_writer
 from utils.sources import open_source
 
 
@@ -371,6 +372,19 @@ def test_frames_of_several_sizes_fit_one_video(tmp_path, classifier):
     video = tmp_path / "v.mp4"
     run([noise(120, 160), noise(90, 200)], classifier, video_path=video)
     assert {frame.shape for frame in open_source(video)} == {(120, 160, 3)}
+
+
+@pytest.mark.parametrize("rate", [23.976, 59.871, 90.123, 119.713, 238.477])
+def test_a_video_of_any_rate_can_be_written(tmp_path, rate):
+    with video_writer(tmp_path / "v.mp4", rate) as write:
+        write(noise(120, 160))
+    assert len(list(open_source(tmp_path / "v.mp4"))) == 1
+
+
+def test_a_size_that_cannot_be_written_is_said(tmp_path, classifier):
+    with pytest.raises(ValueError, match="cannot write 9000x40 pixels"):
+        run([noise(40, 9000)], classifier, video_path=tmp_path / "v.mp4")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_source_is_never_overwritten(classifier):

@@ -55,7 +55,13 @@ def check_video_name(path):
 
 @contextmanager
 def video_writer(path, frames_per_second):
-    """Yield a function that appends a frame; the first sets the size. No frame, no file."""
+    """Yield a function that appends a frame; the first sets the size. No frame, no file.
+
+    Raises
+    ------
+    ValueError
+        By that function, if OpenCV cannot write frames of this size.
+    """
     writer = cv2.VideoWriter()
     size = None
 
@@ -68,8 +74,14 @@ def video_writer(path, frames_per_second):
             partial = stack.enter_context(replaced_when_done(path))
             stack.callback(writer.release)
             codec = cv2.VideoWriter_fourcc(*"mp4v")
-            if not writer.open(str(partial), codec, frames_per_second, size):
-                raise ValueError(f"this OpenCV cannot write mp4v video to {path}")
+            # Of rates above 65, mp4v takes whole ones only.
+            rate = frames_per_second if frames_per_second <= 60 else round(frames_per_second)
+            if not writer.open(str(partial), codec, rate, size):
+                stack.pop_all()  # there is nothing to move into place
+                raise ValueError(
+                    f"this OpenCV cannot write {size[0]}x{size[1]} pixels at {rate} frames/s as "
+                    f"mp4v video to {path}"
+                )
         elif picture.shape[1::-1] != size:
             picture = cv2.resize(picture, size)
         writer.write(picture)
