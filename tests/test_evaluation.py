@@ -177,6 +177,10 @@ def test_other_images_than_the_run_s_are_pointed_out(prepared_workspace):
 def test_command_line_says_what_is_wrong(tmp_path, capsys):
     assert evaluation.main(["--fer", str(tmp_path / "none.csv")]) == 1
     assert "none.csv does not exist" in capsys.readouterr().err
+    for option, name in (("--utk", "UTKFace.zip"), ("--fer", "fer2013.csv.gz")):
+        (tmp_path / name).write_bytes(b"no archive")
+        assert evaluation.main([option, str(tmp_path / name)]) == 1
+        assert f"{name} cannot be read" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         evaluation.main([])
     assert "give --fer, --utk or both" in capsys.readouterr().err

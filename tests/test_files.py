@@ -1,3 +1,8 @@
+import gzip
+import lzma
+import tarfile
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -6,6 +11,7 @@ from utils.files import (
     encode_image,
     read_image,
     read_json,
+    refuse_damaged,
     replaced_when_done,
     write_json,
 )
@@ -22,6 +28,24 @@ def test_an_interrupted_write_leaves_the_old_file_and_can_be_repeated(tmp_path):
     write_json(path, {"run": 2})
     assert read_json(path) == {"run": 2}
     assert [p.name for p in tmp_path.iterdir()] == ["table.json"]
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: gzip.open(path).read(),
+        lambda path: lzma.open(path).read(),
+        lambda path: tarfile.open(path),
+        lambda path: zipfile.ZipFile(path),
+    ],
+)
+@pytest.mark.parametrize("content", [b"no archive", gzip.compress(b"faces" * 99)[:-9]])
+def test_damaged_archives_are_refused_in_one_way(tmp_path, read, content):
+    path = tmp_path / "faces.zip"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"faces\.zip cannot be read"):
+        with refuse_damaged(path):
+            read(path)
 
 
 def test_a_folder_is_never_replaced(tmp_path):

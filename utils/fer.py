@@ -25,7 +25,13 @@ from utils.data import (
     read_prepared,
     save_tables,
 )
-from utils.files import IMAGE_SUFFIXES, decode_image, encode_image, replaced_when_done
+from utils.files import (
+    IMAGE_SUFFIXES,
+    decode_image,
+    encode_image,
+    refuse_damaged,
+    replaced_when_done,
+)
 
 SIDE = 48
 CODE_TO_EMOTION = {str(code): emotion for code, emotion in enumerate(EMOTIONS)}
@@ -135,7 +141,7 @@ def _csv_member(path, names):
 
 def _read_csv(path):
     """Yield (row number, split, emotion, image, reason) for each row; reason if it is left out."""
-    with _open_text(path) as stream:
+    with refuse_damaged(path), _open_text(path) as stream:
         reader = csv.reader(stream)
         columns = [name.strip() for name in next(reader, [])]
         missing = {"emotion", "pixels", "Usage"} - set(columns)

@@ -1,9 +1,14 @@
 """Files that are either whole or not there, and pictures under any file name."""
 
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import shutil
+import tarfile
+import zipfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,6 +51,27 @@ def replaced_when_done(path):
     remove(partial)
     yield partial
     os.replace(partial, path)
+
+
+@contextmanager
+def refuse_damaged(archive):
+    """Turn the many errors of a damaged archive, or of one of another kind, into one.
+
+    Raises
+    ------
+    ValueError
+        If reading the archive fails in the block.
+    """
+    try:
+        yield
+    except (
+        *(EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile),
+        *(tarfile.TarError, zipfile.BadZipFile),
+    ) as error:
+        raise ValueError(
+            f"{archive} cannot be read ({error}): it is damaged, cut off or of another kind than "
+            "expected; get it again, or unpack it and give the folder or file that comes out"
+        ) from error
 
 
 def remove(path):

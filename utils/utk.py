@@ -20,7 +20,7 @@ from utils.data import (
     read_prepared,
     save_tables,
 )
-from utils.files import IMAGE_SUFFIXES, decode_image, replaced_when_done
+from utils.files import IMAGE_SUFFIXES, decode_image, refuse_damaged, replaced_when_done
 
 # In the order of the data set's own numbers.
 GENDER_CODES = ("male", "female")
@@ -190,7 +190,7 @@ def _read_files(source):
         for path in sorted(p for p in source.rglob("*") if p.is_file()):
             yield path.relative_to(source).as_posix(), path.read_bytes()
     else:
-        with tarfile.open(source) as archive:
+        with refuse_damaged(source), tarfile.open(source) as archive:
             for member in archive:
                 if member.isfile():
                     yield member.name, archive.extractfile(member).read()
