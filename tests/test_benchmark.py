@@ -5,6 +5,7 @@ import pytest
 
 from utils import benchmark, config
 from utils.detection import HaarDetector
+from utils.recording import video_writer
 from utils.sources import open_source
 
 
@@ -91,3 +92,8 @@ def test_the_report_s_loop_leaves_out_faces_at_the_border(monkeypatch):
 def test_without_a_face_there_is_nothing_to_time(tmp_path, capsys):
     assert benchmark.main(["--clip", str(tmp_path / "none.mp4")]) == 1
     assert "does not exist" in capsys.readouterr().err
+    with video_writer(tmp_path / "empty.mp4", 25) as write:
+        for _ in range(3):
+            write(np.zeros((120, 160, 3), np.uint8))
+    assert benchmark.main(["--clip", str(tmp_path / "empty.mp4")]) == 1
+    assert "no frame with one face" in capsys.readouterr().err

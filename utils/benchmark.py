@@ -186,8 +186,9 @@ def time_frames(label, frames):
 
 def seconds_to_first_label(clip, detector, runtime):
     """From the start of the program to its first labelled frame, with everything loaded anew."""
+    source = str(Path(clip).resolve())
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--source", str(clip), "--detector", detector, "--runtime", runtime]
+        options = ["--source", source, "--detector", detector, "--runtime", runtime]
         output = ["--no-display", "--max-frames", "1", "--output", str(Path(folder) / "frame.mp4")]
         command = [sys.executable, "-m", "utils.realtime", *options, *output]
         start = time.perf_counter()
@@ -212,11 +213,12 @@ def main(arguments=None):
         if len(frames) < 2:
             raise ValueError(f"{options.clip} has {len(frames)} frame, expected a clip")
         frames = enlarge_faces(frames)
+        front = next(frame for frame in frames if len(HaarDetector().detect(frame)) == 1)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except StopIteration:
-        print(f"error: no face in {options.clip}", file=sys.stderr)
+        print(f"error: no frame with one face in {options.clip}", file=sys.stderr)
         return 1
     rows = {"report's loop": time_frames(report_loop(), frames)}
     fer = fer_loop()
@@ -244,7 +246,7 @@ def main(arguments=None):
     table = pd.DataFrame(rows).T
     print(table.to_string(float_format="{:.2f}".format))
     for name in detectors:
-        followed, alone = follow_turning_head(open_detector(name), frames[0])
+        followed, alone = follow_turning_head(open_detector(name), front)
         print(
             f"a head that is turned {LARGEST_TURN} degrees to both sides has its box in "
             f"{followed:.1%} of the frames, {name} in each frame alone: {alone:.1%}"
