@@ -26,12 +26,12 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "installed.sha256"
 COMMANDS = {
-    "run": ["-m", "utils.realtime"],
+    "run": ["-P", "-m", "utils.realtime"],
     "test": ["-m", "pytest"],
-    "train": ["-m", "utils.training"],
-    "report": ["-m", "utils.report"],
-    "evaluate": ["-m", "utils.evaluation"],
-    "benchmark": ["-m", "utils.benchmark"],
+    "train": ["-P", "-m", "utils.training"],
+    "report": ["-P", "-m", "utils.report"],
+    "evaluate": ["-P", "-m", "utils.evaluation"],
+    "benchmark": ["-P", "-m", "utils.benchmark"],
     "lab": ["-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks/01_prepare_fer.ipynb"],
 }
 
@@ -103,7 +103,9 @@ def main(arguments):
     set_up()
     command, *options = arguments
     print(f"starting {command} (TensorFlow takes a few seconds to load) ...", flush=True)
-    process = subprocess.Popen([PYTHON, *COMMANDS[command], *options], cwd=ROOT)
+    # Paths among the options are meant from where the user is; -P: a utils.py there is not ours.
+    at = {"cwd": ROOT} if command in ("test", "lab") else {}
+    process = subprocess.Popen([PYTHON, *COMMANDS[command], *options], **at)
     while True:
         try:
             return process.wait()

@@ -29,6 +29,9 @@ def test_data_folder_of_the_user(workspace, tmp_path, monkeypatch):
     monkeypatch.setenv("FACELAB_DATA", str(elsewhere))
     assert config.raw_path("utkface") == elsewhere / "raw" / "UTKFace"
     assert config.prepared_dir("utkface", "report") == elsewhere / "utkface_report"
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("FACELAB_DATA", "faces")
+    assert config.prepared_dir("utkface") == workspace / "faces" / "utkface"
 
 
 def test_raw_files_are_taken_in_order_of_preference(workspace):

@@ -43,7 +43,8 @@ def _check_dataset(dataset):
 
 
 def _full_data_dir():
-    return Path(os.environ.get("FACELAB_DATA") or ROOT / "data").expanduser().resolve()
+    # Commands and notebooks start in different folders, and are to mean the same one.
+    return (ROOT / Path(os.environ.get("FACELAB_DATA") or "data").expanduser()).resolve()
 
 
 def _raw_candidates(folder, dataset):
