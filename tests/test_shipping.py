@@ -30,7 +30,7 @@ def test_a_shipped_network_is_calibrated(prepared_workspace, monkeypatch, tmp_pa
 
 
 def test_missing_run_is_an_error_in_a_line(workspace, capsys):
-    assert shipping.main(["none"]) == 1
+    assert shipping.main(["none", "--accuracy", "0.8"]) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 

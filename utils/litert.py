@@ -1,9 +1,10 @@
 """LiteRT runs the same networks by a small interpreter: faster for a few faces on a weak laptop.
 
-Optional: pip install ai-edge-litert. Source: keras.Model.export, ai.google.dev/edge/litert.
+Optional: README says how to install it. Source: keras.Model.export, ai.google.dev/edge/litert.
 """
 
 import os
+import sys
 
 from utils import config
 from utils.files import replaced_when_done
@@ -11,8 +12,6 @@ from utils.files import replaced_when_done
 
 def compile_litert(load_model, contract):
     """Turn a network into a function from a batch to probabilities.
-
-    Taught in notebooks/05_realtime.ipynb.
 
     Parameters
     ----------
@@ -36,7 +35,8 @@ def compile_litert(load_model, contract):
     try:
         from ai_edge_litert.interpreter import Interpreter  # not a dependency of this project
     except ImportError as error:
-        raise ImportError("LiteRT is not installed: pip install ai-edge-litert") from error
+        install = f"{sys.executable} -m pip install ai-edge-litert"
+        raise ImportError(f"LiteRT is not installed: {install}") from error
 
     path = (
         config.LITERT_DIR / f"{contract.weights_sha256 or contract.trained_on.rsplit()[-1]}.tflite"

@@ -18,7 +18,7 @@ def ship(run, accuracy):
     """Write a run's network to ``outputs/pretrained/``, for the realtime loop.
 
     The temperature, and the threshold below which the loop says "unsure", are chosen on the
-    validation split. Taught in notebooks 03 and 04.
+    validation split. Temperatures are taught in notebooks 03 and 04.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def main(arguments=None):
     parser.add_argument(
         "--accuracy",
         type=float,
-        default=0.8,
-        help="wanted of what is not called unsure, on the validation split; default: 0.8",
+        required=True,
+        help="wanted of what is not called unsure, on the validation split",
     )
     options = parser.parse_args(arguments)
     folder = config.RUNS_DIR / options.name
