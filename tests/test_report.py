@@ -5,7 +5,7 @@ import pytest
 
 from utils import report
 from utils.report import build_report
-from utils.training import RunSpec, load_runs, train
+from utils.training import RunSpec, load_runs, tabulate, train
 
 
 @pytest.fixture
@@ -14,7 +14,8 @@ def runs_dir(prepared_workspace):
     begun = prepared_workspace / "outputs" / "runs" / "begun"
     begun.mkdir()
     spec = json.loads((begun.parent / "emotion_final" / "spec.json").read_text())
-    (begun / "spec.json").write_text(json.dumps({**spec, "name": "<i>begun</i>", "epochs": 7}))
+    (begun / "spec.json").write_text(json.dumps({**spec, "name": "begun", "epochs": 7}))
+    (begun / "history.csv").touch()  # as Keras does before the first epoch
     return begun.parent
 
 
@@ -27,7 +28,7 @@ def test_the_page_has_what_is_there_and_says_what_is_missing(runs_dir):
     for split in ("train", "valid", "test"):
         checksum = run.metrics["data"][split]["sha256"][:12]
         assert page.count(checksum) == 2, "in the run and on this machine"
-    assert "&lt;i&gt;begun&lt;/i&gt;: unfinished, 0 of 7 epochs" in page
+    assert "begun: unfinished, 0 of 7 epochs" in page
     assert "Linux" in page or "Windows" in page or "Darwin" in page
     assert page.count('src="data:image/png;base64,') == 1
     assert "http" not in page, "the page needs no other file"
@@ -43,6 +44,13 @@ def test_nothing_from_a_run_is_executed_by_the_browser(runs_dir):
     metrics |= {"precision": evil, "devices": {"a": evil}}
     path.write_text(json.dumps(metrics))
     assert "<script" not in build_report(runs_dir, evil)
+
+
+def test_a_copied_run_stands_beside_the_first(runs_dir):
+    shutil.copytree(runs_dir / "emotion_final", runs_dir / "before")
+    finished, _ = load_runs(runs_dir)
+    assert list(finished) == list(tabulate(list(finished.values())).index)
+    assert list(finished) == ["before", "emotion_final"]
 
 
 def test_splits_do_not_share_a_row(runs_dir):

@@ -70,6 +70,10 @@ def test_a_finished_run_is_whole_and_is_loaded_again(prepared_workspace, monkeyp
 
     monkeypatch.setattr(training, "_load", None)
     assert train(replace(SMALL, evaluate_at=(1,))).metrics == metrics
+    relabelled = prepared_workspace / "data" / "fer2013" / "labels.csv"
+    relabelled.write_text(relabelled.read_text().replace("valid", "test"))
+    with pytest.raises(ValueError, match="other images or splits"):
+        train(replace(SMALL, evaluate_at=(1,)))
     row = tabulate([run]).loc["small"]
     assert row["validation"] == metrics["valid"]["accuracy"] and row["n"] == 15
     assert row["minutes"] == pytest.approx(run.history["seconds"].sum() / 60, abs=1e-2)
@@ -217,10 +221,25 @@ def test_another_spec_of_the_same_name_is_refused(workspace):
     training._claim_folder(workspace, replace(SMALL, epochs=9))
     training._refuse_another_spec(workspace, SMALL)  # nothing was trained yet
     training._claim_folder(workspace, SMALL)
-    (workspace / "history.csv").touch()
+    (workspace / "history.csv").touch()  # as Keras does before the first epoch
+    training._refuse_another_spec(workspace, replace(SMALL, epochs=2))
+    (workspace / "history.csv").write_text("epoch,accuracy\n0,0.5\n")
     training._refuse_another_spec(workspace, replace(SMALL, arguments={"widths": (8, 16)}))
     with pytest.raises(ValueError, match=r"'epochs': \(3, 2\)"):
         training._refuse_another_spec(workspace, replace(SMALL, epochs=2))
+
+
+def test_the_command_does_not_train_on_the_sample_unasked(workspace, monkeypatch, capsys):
+    folder = config.RUNS_DIR / "small"
+    folder.mkdir(parents=True)
+    training._claim_folder(folder, SMALL)
+    monkeypatch.delenv("FACELAB_SAMPLE")
+    assert training.main(["small", "--as", "again"]) == 1
+    assert "there is no full fer2013" in capsys.readouterr().err
+    monkeypatch.setenv("FACELAB_SAMPLE", "0")
+    assert training.main(["small", "--as", "again"]) == 1
+    assert "error: " in capsys.readouterr().err
+    assert [path.name for path in config.RUNS_DIR.iterdir()] == ["small"]
 
 
 def test_what_another_spec_has_begun_is_not_used(workspace):

@@ -64,11 +64,10 @@ def build_report(runs_dir, title):
     return environment.get_template(TEMPLATE.name).render(
         title=title,
         made=f"{datetime.now():%Y-%m-%d %H:%M}",
-        sample_runs=[x.spec.name for x in runs if x.metrics["train_images"] < SAMPLE_IMAGES],
+        sample_runs=[x.folder.name for x in runs if x.metrics["train_images"] < SAMPLE_IMAGES],
         finished=finished,
         unfinished={
-            name: f"{len(run.history) if (run.folder / 'history.csv').is_file() else 0} of "
-            f"{run.spec.epochs} epochs"
+            name: f"{run.epochs_done} of {run.spec.epochs} epochs"
             for name, run in unfinished.items()
         },
         trials={name: _html(compare_with_report(TRIALS[name], finished)) for name in TRIALS},
@@ -99,7 +98,7 @@ def _data_table(dataset, runs):
         key = (run.spec.split_name, str(run.metrics.get("data")))
         groups.setdefault(key, []).append(run)
     rows = [
-        (", ".join(x.spec.name for x in group), split_name, group[0].metrics.get("data"))
+        (", ".join(x.folder.name for x in group), split_name, group[0].metrics.get("data"))
         for (split_name, _), group in sorted(groups.items())
     ]
     for split_name in sorted({"default"} | {run.spec.split_name for run in runs}):
@@ -122,7 +121,7 @@ def _data_table(dataset, runs):
 def _environments(runs):
     names = ("python", "tensorflow", "keras", "numpy", "opencv", "system", "cores")
     rows = {
-        run.spec.name: {name: run.metrics["versions"].get(name) for name in names}
+        run.folder.name: {name: run.metrics["versions"].get(name) for name in names}
         | {"devices": run.metrics.get("devices"), "computed in": run.metrics["precision"]}
         for run in runs
     }
@@ -144,7 +143,7 @@ def _section(run):
     else:
         axes[2].axis("off")
     return {
-        "name": run.spec.name,
+        "name": run.folder.name,
         "spec": {
             name: value
             for name, value in vars(run.spec).items()

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -230,6 +231,12 @@ class Run:
         return table.set_index("epoch")
 
     @property
+    def epochs_done(self):
+        """How many epochs the history has: 0 also while the first is trained."""
+        path = self.folder / "history.csv"
+        return len(self.history) if path.is_file() and path.stat().st_size else 0
+
+    @property
     def metrics(self):
         """Content of ``metrics.json``."""
         return read_json(self.folder / "metrics.json")
@@ -290,8 +297,9 @@ def train(spec):
     Raises
     ------
     ValueError
-        If the folder of that name belongs to another spec, with the fields that differ, or a
-        batch cannot be shared, or a teacher has another input or other classes.
+        If the folder of that name belongs to another spec, with the fields that differ, or to
+        other images than those that are prepared; or a batch cannot be shared, or a teacher has
+        another input or other classes.
     FileNotFoundError
         If the data are not prepared, or a teacher is not there.
     """
@@ -300,6 +308,7 @@ def train(spec):
     _refuse_another_spec(folder, spec)
     run = Run(folder, spec)
     if (folder / "metrics.json").is_file():
+        _refuse_other_images(run)
         print(f"{spec.name}: finished before, loaded from outputs")
         if is_chief():
             _remove_leftovers(folder)
@@ -414,13 +423,13 @@ def load_runs(folder):
     Returns
     -------
     finished, unfinished : dict of str to Run
-        By name.
+        By the name of their folder.
     """
     finished, unfinished = {}, {}
     for path in sorted(folder.glob("*/spec.json")):
         run = Run(path.parent, RunSpec.from_json(read_json(path)))
         done = (path.parent / "metrics.json").is_file()
-        (finished if done else unfinished)[run.spec.name] = run
+        (finished if done else unfinished)[path.parent.name] = run
     return finished, unfinished
 
 
@@ -440,7 +449,7 @@ def tabulate(runs):
     """
     rows = [
         {
-            "run": run.spec.name,
+            "run": run.folder.name,
             "validation": metrics["valid"]["accuracy"],
             "test": metrics["test"]["accuracy"],
             "low": metrics["test"]["low"],
@@ -479,10 +488,21 @@ def _difference(folder, spec):
 
 def _refuse_another_spec(folder, spec):
     differing = _difference(folder, spec)
-    if differing and (folder / "history.csv").is_file():  # else nothing was trained yet
+    if differing and Run(folder, spec).epochs_done:  # else nothing is lost
         raise ValueError(
             f"{folder} holds a run of another spec, (stored, asked): {differing}; give this run "
             "another name or delete the folder"
+        )
+
+
+def _refuse_other_images(run):
+    # Else its predictions would be laid beside rows of other images, without a word.
+    prepared = load_prepared(run.spec.dataset, run.spec.split_name)
+    if run.metrics.get("data") not in (None, fingerprint(prepared)):  # the first runs have none
+        raise ValueError(
+            f"{run.folder} is a run on other images or splits than {prepared.folder} holds: delete "
+            f"{prepared.folder} and prepare it as the run had it (notebooks 01 and 02 with their "
+            "own seed), or give this run another name"
         )
 
 
@@ -747,9 +767,19 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     spec = RunSpec.from_json(read_json(stored[options.run]))
     print(config.banner(spec.dataset))
-    run = train(replace(spec, name=options.name))
+    try:
+        if config.is_sample_run(spec.dataset) and os.environ.get("FACELAB_SAMPLE") != "1":
+            raise FileNotFoundError(
+                f"there is no full {spec.dataset} ({config.WHERE_TO_GET}); FACELAB_SAMPLE=1 trains "
+                "on the drawn sample, which teaches nothing"
+            )
+        run = train(replace(spec, name=options.name))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print(json.dumps({split: run.metrics[split] for split in ("valid", "test")}, indent=2))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
