@@ -7,9 +7,12 @@ import pytest
 import tensorflow as tf
 
 from utils import config
-from utils.faces import FaceClassifier
+from utils.detection import HaarDetector
+from utils.engine import Engine
+from utils.faces import RUNTIMES, FaceClassifier
 from utils.litert import compile_litert
 from utils.models import load_pretrained
+from utils.sources import open_source
 
 
 @pytest.fixture
@@ -33,6 +36,21 @@ def test_outputs_are_those_of_keras_for_any_number_of_faces(interpreter, tmp_pat
     (path,) = tmp_path.iterdir()
     assert path.name == f"{contract.weights_sha256}.tflite"
     compile_litert(None, contract)(batch)  # the file is there: nothing is exported again
+
+
+def test_the_loop_says_the_same_by_litert(interpreter):
+    with open_source(config.SAMPLE_CLIP) as source:
+        frames = list(source)[:20:10]
+    said = {}
+    for runtime in RUNTIMES:
+        labels = said[runtime] = []
+        engine = Engine(FaceClassifier(runtime=runtime), HaarDetector())
+        for frame in frames:
+            labels += [(face.box, face.label, face.confidences) for face in engine.label(frame)]
+    assert len(said["keras"]) == 2
+    for keras_face, litert_face in zip(said["keras"], said["litert"], strict=True):
+        assert keras_face[:2] == litert_face[:2]
+        np.testing.assert_allclose(keras_face[2], litert_face[2], atol=1e-3)
 
 
 def test_without_the_package_it_says_what_to_do(monkeypatch):

@@ -407,5 +407,5 @@ def test_specs_of_older_runs_are_read():
 
 
 def test_missing_weights_say_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match="delete the folder"):
+    with pytest.raises(FileNotFoundError, match="tasks.py train"):
         training.Run(tmp_path, SMALL).load_model()

@@ -50,8 +50,7 @@ def test_stored_runs_are_of_the_data_set_that_their_trial_says():
     finished, _ = load_runs(config.RUNS_DIR)
     for dataset, trials in TRIALS.items():
         for trial in trials:
-            run = finished.get(trial.run)
-            assert run is None or run.spec.dataset == dataset
+            assert finished[trial.run].spec.dataset == dataset
 
 
 def test_numbers_in_git_are_those_of_their_predictions():
