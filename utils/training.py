@@ -274,8 +274,8 @@ class Run:
         """
         if not (self.folder / "model.weights.h5").is_file():
             raise FileNotFoundError(
-                f"{self.folder} has no weights (they are not kept in git): delete the folder and "
-                "run its cell again to train anew"
+                f"{self.folder} has no weights (they are not kept in git): python tasks.py train "
+                f"{self.folder.name} --as another_name makes them again"
             )
         return load_architecture_and_weights(self.folder)
 
