@@ -4,7 +4,12 @@ import pytest
 import tensorflow as tf
 
 from utils.models import BUILDERS
-from utils.normalization import FusedBatchNormalization, adapt_normalization, renew_statistics
+from utils.normalization import (
+    FusedBatchNormalization,
+    adapt_normalization,
+    fold_normalization,
+    renew_statistics,
+)
 
 IMAGES = np.random.default_rng(0).normal(3, 2, (6, 5, 4, 3)).astype(np.float32)
 
@@ -49,6 +54,43 @@ def test_moving_statistics_against_numpy():
     _, _, mean, variance = layer.get_weights()
     np.testing.assert_allclose(mean, 0.1 * IMAGES.mean(axis=(0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(variance, 0.9 + 0.1 * IMAGES.var(axis=(0, 1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "stay"),
+    [
+        ("compact", {"widths": [8, 16], "stem_width": 4}, 0),
+        ("final", {}, None),  # batch normalisation after the activation cannot be folded
+        ("mobilenet", {"weights": None}, 13),  # nor can that of depthwise convolutions
+    ],
+)
+def test_folded_batch_normalisation_changes_no_answer(name, arguments, stay):
+    model = BUILDERS[name]((48, 48, 3), 7, **arguments)
+    noise = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.gamma.shape
+            layer.set_weights([noise.uniform(0.5, 2, shape) for _ in range(4)])
+    folded = fold_normalization(model)
+
+    def count(model):
+        return sum(isinstance(x, keras.layers.BatchNormalization) for x in model.layers)
+
+    assert count(folded) == (count(model) if stay is None else stay) and count(model) > 0
+    images = noise.uniform(0, 255, (3, 48, 48, 3)).astype(np.float32)
+    expected = model(images, training=False).numpy()
+    assert expected.std() > 1e-3, "else the answers show nothing"
+    np.testing.assert_allclose(folded(images, training=False).numpy(), expected, atol=1e-4)
+
+
+def test_a_convolution_that_others_need_as_well_is_not_folded():
+    inputs = keras.Input((6, 6, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(inputs)
+    model = keras.Model(inputs, x + keras.layers.BatchNormalization()(x))
+    model.layers[2].set_weights([np.full(4, value, "float32") for value in (2, 1, 0.5, 3)])
+    images = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
+    expected = model(images, training=False).numpy()
+    np.testing.assert_allclose(fold_normalization(model)(images).numpy(), expected, atol=1e-5)
 
 
 def test_a_model_keeps_its_weights_and_what_is_frozen():
