@@ -9,7 +9,7 @@ import tensorflow as tf
 from utils import config
 from utils.detection import HaarDetector
 from utils.engine import Engine
-from utils.faces import RUNTIMES, FaceClassifier
+from utils.faces import DEFAULT_GENDER_MODEL, RUNTIMES, FaceClassifier
 from utils.litert import compile_litert
 from utils.models import load_pretrained
 from utils.sources import open_source
@@ -26,7 +26,7 @@ def interpreter(monkeypatch, tmp_path):
 
 
 def test_outputs_are_those_of_keras_for_any_number_of_faces(interpreter, tmp_path):
-    model, contract = load_pretrained("gender_utk")
+    model, contract = load_pretrained(DEFAULT_GENDER_MODEL)
     call = compile_litert(lambda: model, contract)
     noise = np.random.default_rng(0)
     for count in (1, 4, 4, 1):

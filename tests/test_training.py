@@ -322,7 +322,7 @@ def test_cosine_reaches_zero_at_the_last_step_and_spares_the_norms(prepared_work
         {"auxiliary": ("age",)},
         {"auxiliary": ("age",), "dataset": "utkface", "class_weight": "balanced"},
         {"auxiliary": ("age",), "dataset": "utkface", "architecture": "final"},
-        {"teachers": ("gender_utk",), "dataset": "utkface", "split_name": "report"},
+        {"teachers": ("gender_utk_64",), "dataset": "utkface", "split_name": "report"},
         {"auxiliary": ("height",), "dataset": "utkface"},
         {"evaluate_at": (9,)},
     ],

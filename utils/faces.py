@@ -9,7 +9,7 @@ from utils.litert import compile_litert
 from utils.preprocessing import crop_face, prepare_face
 
 DEFAULT_EMOTION_MODEL = "emotion_fer_distilled"
-DEFAULT_GENDER_MODEL = "gender_utk"
+DEFAULT_GENDER_MODEL = "gender_utk_64"
 RUNTIMES = ("keras", "litert")
 UNSURE = "unsure"
 
@@ -133,7 +133,9 @@ def compile_keras(load_model, contract):
     """
     import tensorflow as tf  # takes seconds, which LiteRT does not need
 
-    model = load_model()
+    from utils.normalization import fold_normalization
+
+    model = fold_normalization(load_model())
     shape = contract.face_input.shape
     signature = tf.TensorSpec((None, *shape), tf.float32)
     call = tf.function(lambda batch: model(batch, training=False), [signature])
