@@ -1,5 +1,6 @@
 // The browser's side of BrowserCamera: asks for the camera, sends small frames to the kernel one
-// at a time, and draws what comes back over the video.
+// at a time, and draws what comes back over the frame that it is about: over the running video,
+// the boxes of a face that moves would trail behind it.
 
 const JPEG_QUALITY = 0.8;
 
@@ -18,6 +19,7 @@ function element(name, properties, ...children) {
 function render({ model, el }) {
   const video = element("video", { playsInline: true, muted: true });
   const overlay = element("canvas", { className: "facelab-overlay" });
+  const asked = document.createElement("canvas"); // the frame that was sent, in full size
   const small = document.createElement("canvas");
   const start = element("button", { textContent: "Start", type: "button" });
   const stop = element("button", { textContent: "Stop", type: "button", disabled: true });
@@ -72,7 +74,10 @@ function render({ model, el }) {
     if (!stream) return;
     small.width = Math.min(model.get("frame_width"), video.videoWidth);
     small.height = Math.round((small.width * video.videoHeight) / video.videoWidth);
-    small.getContext("2d").drawImage(video, 0, 0, small.width, small.height);
+    asked.width = video.videoWidth;
+    asked.height = video.videoHeight;
+    asked.getContext("2d").drawImage(video, 0, 0);
+    small.getContext("2d").drawImage(asked, 0, 0, small.width, small.height);
     small.toBlob(
       async (blob) => {
         if (!stream) return;
@@ -99,11 +104,12 @@ function render({ model, el }) {
     requestAnimationFrame(send);
   }
 
-  // Boxes come in shares of the picture, so they fit the video whatever its size.
+  // Boxes come in shares of the picture, so they fit it whatever its size.
   function draw(faces) {
-    overlay.width = video.videoWidth;
-    overlay.height = video.videoHeight;
+    overlay.width = asked.width;
+    overlay.height = asked.height;
     const pen = overlay.getContext("2d");
+    pen.drawImage(asked, 0, 0);
     const size = Math.max(14, overlay.height / 24);
     pen.font = `600 ${size}px system-ui, sans-serif`;
     pen.lineWidth = 3;
