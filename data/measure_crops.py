@@ -22,7 +22,8 @@ BORDER = 100  # the Haar box may be larger than the crop
 
 def measure(dataset, colour, network, detector):
     """Medians over validation images in which exactly one face is found."""
-    images, y_true, _ = load_split(dataset, "valid", face_input_for(dataset, 48, 48, colour).stored)
+    all_detail = face_input_for(dataset, SIDE, SIDE, colour).stored
+    images, y_true, _ = load_split(dataset, "valid", all_detail)
     chosen = np.random.default_rng(0).permutation(len(images))[:IMAGES]
     ready, cut, places = [], [], []
     for image, label in zip(images[chosen], y_true[chosen]):
