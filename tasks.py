@@ -26,12 +26,12 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "installed.sha256"
 COMMANDS = {
-    "run": ["-P", "-m", "utils.realtime"],
+    "run": ["-m", "utils.realtime"],
     "test": ["-m", "pytest"],
-    "train": ["-P", "-m", "utils.training"],
-    "report": ["-P", "-m", "utils.report"],
-    "evaluate": ["-P", "-m", "utils.evaluation"],
-    "benchmark": ["-P", "-m", "utils.benchmark"],
+    "train": ["-m", "utils.training"],
+    "report": ["-m", "utils.report"],
+    "evaluate": ["-m", "utils.evaluation"],
+    "benchmark": ["-m", "utils.benchmark"],
     "lab": ["-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks/01_prepare_fer.ipynb"],
 }
 
@@ -104,8 +104,8 @@ def main(arguments):
     command, *options = arguments
     print(f"starting {command} (TensorFlow takes a few seconds to load) ...", flush=True)
     # Paths among the options are meant from where the user is; -P: a utils.py there is not ours.
-    at = {"cwd": ROOT} if command in ("test", "lab") else {}
-    process = subprocess.Popen([PYTHON, *COMMANDS[command], *options], **at)
+    start, cwd = ([PYTHON], ROOT) if command in ("test", "lab") else ([PYTHON, "-P"], None)
+    process = subprocess.Popen([*start, *COMMANDS[command], *options], cwd=cwd)
     while True:
         try:
             return process.wait()

@@ -74,7 +74,7 @@ def video_writer(path, frames_per_second):
             partial = stack.enter_context(replaced_when_done(path))
             stack.callback(writer.release)
             codec = cv2.VideoWriter_fourcc(*"mp4v")
-            # Of rates above 65, mp4v takes whole ones only.
+            # Somewhere above 60, mp4v takes whole rates only.
             rate = frames_per_second if frames_per_second <= 60 else round(frames_per_second)
             if not writer.open(str(partial), codec, rate, size):
                 stack.pop_all()  # there is nothing to move into place
