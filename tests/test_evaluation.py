@@ -20,6 +20,7 @@ from utils.evaluation import (
     wilson_interval,
 )
 from utils.faces import DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL
+from utils.ferplus import load_votes
 from utils.models import load_pretrained
 
 # Three classes; true 0 0 0 1 1 2, predicted 0 0 1 1 2 2
@@ -163,6 +164,26 @@ def test_shipped_networks_are_scored_from_the_command_line(prepared_workspace, c
     assert {race: rows[race]["n"] for race in races.index} == races.to_dict()
 
 
+def test_emotions_are_scored_by_people_s_votes_where_these_are_given(prepared_workspace, capsys):
+    raw = prepared_workspace / "data" / "raw"
+    arguments = ["--fer", raw / "fer2013.csv", "--votes", raw / "ferplus_votes.csv", "--json"]
+    assert evaluation.main([str(argument) for argument in arguments]) == 0
+    records = json.loads(capsys.readouterr().out)["fer2013"]
+    model, contract = load_pretrained(DEFAULT_EMOTION_MODEL)
+    images, _, _ = load_split("fer2013", "test", contract.face_input)
+    says = model.predict(images, verbose=0).argmax(axis=1)
+    votes = load_votes("test").tolist()
+    clear = [i for i, row in enumerate(votes) if max(row) >= 7]
+    right = sum(votes[i][says[i]] == max(votes[i]) for i in clear)
+    (scores,) = [
+        record
+        for record in records
+        if record["model"] == DEFAULT_EMOTION_MODEL and record["test images"].startswith("7 of 10")
+    ]
+    assert 0 < len(clear) < len(votes)
+    assert (scores["n"], scores["correct"]) == (len(clear), right)
+
+
 def test_other_images_than_the_run_s_are_pointed_out(prepared_workspace):
     folder = config.RUNS_DIR / "some_run"
     folder.mkdir(parents=True)
@@ -185,3 +206,6 @@ def test_command_line_says_what_is_wrong(tmp_path, capsys):
     with pytest.raises(SystemExit):
         evaluation.main([])
     assert "give --fer, --utk or both" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluation.main(["--utk", "UTKFace", "--votes", "votes.csv"])
+    assert "give --fer as well" in capsys.readouterr().err

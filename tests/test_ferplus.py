@@ -48,6 +48,13 @@ def test_votes_in_another_order_are_refused(votes_file):
         load_votes("test")
 
 
+def test_another_table_is_refused(votes_file, tmp_path):
+    path = tmp_path / "votes.csv"
+    pd.read_csv(votes_file).drop(columns=["fear"]).to_csv(path, index=False)
+    with pytest.raises(ValueError, match=r"no columns \['fear'\]"):
+        load_votes("test", path=path)
+
+
 def test_other_forms_of_fer_have_no_rows(votes_file):
     path = load_prepared("fer2013").folder / "labels.csv"
     table = pd.read_csv(path)

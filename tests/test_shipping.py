@@ -29,6 +29,25 @@ def test_a_shipped_network_is_calibrated(prepared_workspace, monkeypatch, tmp_pa
     np.testing.assert_allclose(model.predict(images, verbose=0), sure, atol=2e-3)
 
 
+def test_a_network_of_votes_is_calibrated_by_votes(prepared_workspace, monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path / "pretrained")
+    spec = RunSpec(
+        "voted", "fer2013", "compact", 1, arguments={"widths": [8]}, batch_size=16, labels="ferplus"
+    )
+    run = train(spec)
+    y_true, probabilities = run.predictions("valid")
+    people = probabilities.argmax(axis=1)
+    people[::3] = (people[::3] + 1) % 7  # they see what the network says in two of three images
+    votes = 10 * np.eye(7, dtype=int)[people]
+    votes[0] = 0  # nobody saw an emotion
+    monkeypatch.setattr(shipping, "load_votes", {"valid": votes}.get)
+    by_votes = fit_temperature(people[1:], probabilities[1:])
+    assert by_votes < 0.5 * fit_temperature(y_true, probabilities), "no difference to be seen"
+    contract, share = shipping.ship(run, 0.0)
+    assert contract.temperature == pytest.approx(by_votes, abs=1e-4)
+    assert share == 1
+
+
 def test_missing_run_is_an_error_in_a_line(workspace, capsys):
     assert shipping.main(["none", "--accuracy", "0.8"]) == 1
     assert capsys.readouterr().err.startswith("error: ")

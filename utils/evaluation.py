@@ -19,6 +19,7 @@ from sklearn.metrics import classification_report, confusion_matrix, f1_score, l
 from utils import config
 from utils.data import copies_of_training, fingerprint, load_images, rows_of
 from utils.fer import prepare_fer
+from utils.ferplus import agreed, load_votes
 from utils.files import read_json
 from utils.models import load_pretrained
 from utils.pipeline import views
@@ -266,19 +267,23 @@ def choose_threshold(y_true, probabilities, accuracy):
     return float(confidence[order[last]]), float((last + 1) / len(right))
 
 
-def score_shipped(dataset, prepared):
+def score_shipped(dataset, prepared, votes_path=None):
     """Score the shipped networks of a data set on its test split.
 
     Parameters
     ----------
     dataset : {"fer2013", "utkface"}
     prepared : utils.data.PreparedDataset
+    votes_path : pathlib.Path, optional
+        Votes of FER+, to score emotion networks also by what people agree on.
 
     Returns
     -------
     pandas.DataFrame
         Indexed by model and by what was scored; columns as `evaluate` gives them.
     """
+    votes = load_votes("test", prepared, votes_path) if votes_path else np.empty((0, 1))
+    clear = agreed(votes)
     prefix = {"fer2013": "emotion", "utkface": "gender"}[dataset]
     rows = {}
     for path in sorted(config.PRETRAINED_DIR.glob(f"{prefix}_*.npz")):
@@ -290,6 +295,10 @@ def score_shipped(dataset, prepared):
         probabilities = predictions[0]
         rows[name, "all test images"] = evaluate(y_true, probabilities)
         rows[name, "the same, ten views"] = evaluate(y_true, np.mean(predictions, axis=0))
+        if clear.any():
+            rows[name, "7 of 10 people agree, by their votes"] = evaluate(
+                votes.argmax(axis=1)[clear], probabilities[clear]
+            )
         known = rows_of(prepared, "test", names)
         if dataset == "fer2013":
             new = ~copies_of_training(prepared, "test", names)
@@ -331,11 +340,14 @@ def main(arguments=None):
     )
     parser.add_argument("--fer", type=Path, help="FER-2013: fer2013.csv, packed or not, or folder")
     parser.add_argument("--utk", type=Path, help="UTKFace: folder of images, or .tar.gz")
+    parser.add_argument("--votes", type=Path, help="fer2013new.csv of FERPlus, with --fer a csv")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     given = {"fer2013": options.fer, "utkface": options.utk}
     if not any(given.values()):
         parser.error("give --fer, --utk or both")
+    if options.votes and not options.fer:
+        parser.error("--votes are on images of FER-2013: give --fer as well")
     tables = {}
     try:
         for dataset, path in given.items():
@@ -346,7 +358,8 @@ def main(arguments=None):
             prepare = {"fer2013": prepare_fer, "utkface": prepare_utk}[dataset]
             with tempfile.TemporaryDirectory() as folder:
                 prepared = prepare(source=path, destination=Path(folder) / dataset)
-                table = tables[dataset] = score_shipped(dataset, prepared)
+                votes = options.votes if dataset == "fer2013" else None
+                table = tables[dataset] = score_shipped(dataset, prepared, votes)
                 for name in table.index.unique("model"):
                     print(_note_on_images(name, prepared), file=sys.stderr)
     except (ValueError, OSError) as error:

@@ -20,7 +20,7 @@ COLUMNS = {
 USAGES = {"train": "Training", "valid": "PublicTest", "test": "PrivateTest"}
 
 
-def load_votes(split):
+def load_votes(split, prepared=None, path=None):
     """Read the votes on the images of a split.
 
     Taught in notebook 03.
@@ -28,6 +28,10 @@ def load_votes(split):
     Parameters
     ----------
     split : {"train", "valid", "test"}
+    prepared : utils.data.PreparedDataset, optional
+        FER-2013; by default that in the data folder.
+    path : pathlib.Path, optional
+        Of the votes; by default one of `RAW_NAMES` in ``data/raw/``.
 
     Returns
     -------
@@ -40,17 +44,17 @@ def load_votes(split):
     FileNotFoundError
         If the file of votes is not in ``data/raw/``, or FER-2013 is not prepared.
     ValueError
-        If FER-2013 was prepared from a form that does not keep the order of its rows.
+        If the file has other columns or another order, or FER-2013 was prepared from a form that
+        does not keep the order of its rows.
     """
-    folder = config.data_dir("fer2013") / "raw"
-    paths = [folder / name for name in RAW_NAMES if (folder / name).is_file()]
-    if not paths:
-        raise FileNotFoundError(
-            f"no votes in {folder}: looked for {' and '.join(RAW_NAMES)}; data/README.md says "
-            "where to get them"
+    path = path or _find_votes()
+    votes = pd.read_csv(path)
+    missing = {"Usage", *COLUMNS.values()} - set(votes)
+    if missing:
+        raise ValueError(
+            f"{path} has no columns {sorted(missing)}: it is not fer2013new.csv of FERPlus"
         )
-    votes = pd.read_csv(paths[0])
-    items = rows_of(load_prepared("fer2013"), split)["item"]
+    items = rows_of(prepared or load_prepared("fer2013"), split)["item"]
     rows = pd.to_numeric(items, errors="coerce")
     if rows.isna().any() or rows.max() >= len(votes):
         raise ValueError(
@@ -60,10 +64,21 @@ def load_votes(split):
     chosen = votes.iloc[rows.astype(int)]
     if not (chosen["Usage"] == USAGES[split]).all():
         raise ValueError(
-            f"{paths[0].name} has other splits than the prepared images: it is not in the order "
+            f"{path.name} has other splits than the prepared images: it is not in the order "
             "of fer2013.csv"
         )
     return chosen[[COLUMNS[name] for name in EMOTIONS]].to_numpy()
+
+
+def _find_votes():
+    folder = config.data_dir("fer2013") / "raw"
+    for path in (folder / name for name in RAW_NAMES):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"no votes in {folder}: looked for {' and '.join(RAW_NAMES)}; data/README.md says "
+        "where to get them"
+    )
 
 
 def soften(votes, y_true):
