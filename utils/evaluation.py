@@ -282,8 +282,7 @@ def score_shipped(dataset, prepared, votes_path=None):
     pandas.DataFrame
         Indexed by model and by what was scored; columns as `evaluate` gives them.
     """
-    votes = load_votes("test", prepared, votes_path) if votes_path else np.empty((0, 1))
-    clear = agreed(votes)
+    votes = load_votes("test", prepared, votes_path) if votes_path else None
     prefix = {"fer2013": "emotion", "utkface": "gender"}[dataset]
     rows = {}
     for path in sorted(config.PRETRAINED_DIR.glob(f"{prefix}_*.npz")):
@@ -295,7 +294,7 @@ def score_shipped(dataset, prepared, votes_path=None):
         probabilities = predictions[0]
         rows[name, "all test images"] = evaluate(y_true, probabilities)
         rows[name, "the same, ten views"] = evaluate(y_true, np.mean(predictions, axis=0))
-        if clear.any():
+        if votes is not None and (clear := agreed(votes)).any():
             rows[name, "7 of 10 people agree, by their votes"] = evaluate(
                 votes.argmax(axis=1)[clear], probabilities[clear]
             )
