@@ -323,6 +323,7 @@ def test_cosine_reaches_zero_at_the_last_step_and_spares_the_norms(prepared_work
         {"auxiliary": ("age",), "dataset": "utkface", "class_weight": "balanced"},
         {"auxiliary": ("age",), "dataset": "utkface", "architecture": "final"},
         {"teachers": ("gender_utk_64",), "dataset": "utkface", "split_name": "report"},
+        {"initial_weights": "gender_utk_64", "dataset": "utkface", "split_name": "report"},
         {"auxiliary": ("height",), "dataset": "utkface"},
         {"evaluate_at": (9,)},
     ],
@@ -388,6 +389,29 @@ def test_a_teacher_of_something_else_is_refused(prepared_workspace, monkeypatch,
     for name in ("five", "colour"):
         with pytest.raises(ValueError, match=f"teacher {name} has input and classes"):
             training._load(replace(SMALL, teachers=(name,)), "train")
+
+
+def test_training_goes_on_from_shipped_weights(prepared_workspace, monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
+    shipped = ship_untrained("begun", seed=1)
+    # With a learning rate of 0 what is trained stays as it began.
+    still = replace(
+        SMALL, name="still", epochs=1, learning_rate=0.0, initial_weights="begun",
+        arguments={"widths": (8, 16)},
+    )  # fmt: skip
+    for one, other in zip(shipped.trainable_weights, train(still).load_model().trainable_weights):
+        np.testing.assert_array_equal(one, other)
+    moved = train(replace(still, name="moved", learning_rate=0.01)).load_model()
+    assert not np.allclose(shipped.trainable_weights[0], moved.trainable_weights[0])
+
+
+def test_initial_weights_of_another_network_are_refused(prepared_workspace, monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
+    ship_untrained("five", class_names=FIVE_EMOTIONS)
+    ship_untrained("wider", arguments={"widths": [8, 32]})
+    for name in ("five", "wider"):
+        with pytest.raises(ValueError, match=f"initial_weights is '{name}', with architecture"):
+            train(replace(SMALL, initial_weights=name))
 
 
 def test_spec_survives_json():

@@ -103,6 +103,9 @@ class RunSpec:
     teachers : tuple of str
         Names of shipped networks. What is learned is then half the label and half the mean of
         their answers to the image, each of these averaged over `utils.pipeline.views`.
+    initial_weights : str
+        Name of a shipped network of the same architecture, from whose weights training goes on
+        (fine-tuning); empty for random ones.
     auxiliary : tuple of {"age", "race"}
         What a network of UTKFace has to tell as well while it is trained, see `utils.auxiliary`.
     precision : {"auto", "float32", "bfloat16"}
@@ -141,6 +144,7 @@ class RunSpec:
     ema: float = 0.0
     labels: str = "own"
     teachers: tuple = ()
+    initial_weights: str = ""
     auxiliary: tuple = ()
     precision: str = "auto"
     seed: int = 0
@@ -173,11 +177,13 @@ class RunSpec:
                 f"auxiliary is {self.auxiliary}, expected some of {tuple(AUXILIARY_CLASSES)}, with "
                 f"dataset 'utkface', architecture 'compact' and class_weight 'none', not {setting}"
             )
-        if self.teachers and self.split_name != "default":
-            raise ValueError(
-                f"teachers is {self.teachers}, which learned on the default split: they may know "
-                f"validation and test images of {self.split_name!r}"
-            )
+        for name in ("teachers", "initial_weights"):
+            if getattr(self, name) and self.split_name != "default":
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, shipped networks, which learned on the "
+                    f"default split: they may know validation and test images of "
+                    f"{self.split_name!r}"
+                )
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}, expected at least 1")
         if not all(1 <= epoch <= self.epochs for epoch in self.evaluate_at):
@@ -299,9 +305,9 @@ def train(spec):
     ValueError
         If the folder of that name belongs to another spec, with the fields that differ, or to
         other images than those that are prepared; or a batch cannot be shared, or a teacher has
-        another input or other classes.
+        another input or other classes, or the network of the initial weights is another one.
     FileNotFoundError
-        If the data are not prepared, or a teacher is not there.
+        If the data are not prepared, or a shipped network that the spec names is not there.
     """
     strategy = choose_strategy()
     folder = config.runs_dir(spec.dataset) / spec.name
@@ -326,6 +332,8 @@ def train(spec):
     keras.utils.set_random_seed(spec.seed)
     with strategy.scope():
         model = _build_for_training(spec, precision, strategy.num_replicas_in_sync)
+        if spec.initial_weights:
+            model.set_weights(_initial_weights(spec))
         trained_part, features = model, data
         if spec.auxiliary:  # of the compact network, in which no layer is frozen
             trained_part = add_outputs(model, spec.auxiliary)
@@ -545,6 +553,21 @@ def _mix_with_teachers(spec, images, y_true):
             teacher.predict(_batches(spec, view, y_true), verbose=0) for view in views(images)
         ]
     return (one_hot(y_true, len(spec.classes)) + np.mean(answers, axis=0)) / 2
+
+
+def _initial_weights(spec):
+    shipped, contract = load_pretrained(spec.initial_weights)
+    theirs, ours = (
+        # Read from JSON, tuples among the arguments are lists.
+        (x.architecture, json.dumps(x.arguments), x.face_input, tuple(x.class_names))
+        for x in (contract, spec.contract)
+    )
+    if theirs != ours:
+        raise ValueError(
+            f"initial_weights is {spec.initial_weights!r}, with architecture, input and classes "
+            f"{theirs}, expected those of {spec.name}: {ours}"
+        )
+    return shipped.get_weights()
 
 
 def _class_weight(spec, y_true):
