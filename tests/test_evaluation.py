@@ -160,6 +160,7 @@ def test_shipped_networks_are_scored_from_the_command_line(prepared_workspace, c
     labels = load_prepared("utkface").labels.query("split == 'test'")
     assert rows["ages 18 to 60"]["n"] == labels["age"].between(18, 60).sum()
     assert rows["female"]["n"] + rows["male"]["n"] == len(labels)
+    assert rows["female"]["macro_f1"] is None and rows["ages 18 to 60"]["macro_f1"] is not None
     races = labels["race"].value_counts()
     assert {race: rows[race]["n"] for race in races.index} == races.to_dict()
 

@@ -280,7 +280,8 @@ def score_shipped(dataset, prepared, votes_path=None):
     Returns
     -------
     pandas.DataFrame
-        Indexed by model and by what was scored; columns as `evaluate` gives them.
+        Indexed by model and by what was scored; columns as `evaluate` gives them, but for images
+        of one class no macro_f1.
     """
     votes = load_votes("test", prepared, votes_path) if votes_path else None
     prefix = {"fer2013": "emotion", "utkface": "gender"}[dataset]
@@ -312,6 +313,8 @@ def score_shipped(dataset, prepared, votes_path=None):
             chosen = np.asarray(chosen)
             if chosen.any():
                 rows[name, group] = evaluate(y_true[chosen], probabilities[chosen])
+                if group in names:  # with one class to find, a mean over classes means nothing
+                    rows[name, group]["macro_f1"] = np.nan
     table = pd.DataFrame(rows).T.astype({"n": int, "correct": int})
     return table.rename_axis(["model", "test images"])
 
@@ -365,11 +368,14 @@ def main(arguments=None):
         print(f"error: {error}", file=sys.stderr)
         return 1
     if options.json:
-        records = {name: table.reset_index().to_dict("records") for name, table in tables.items()}
+        records = {
+            name: json.loads(table.reset_index().to_json(orient="records", double_precision=15))
+            for name, table in tables.items()
+        }
         print(json.dumps(records, indent=1))
     else:
         for table in tables.values():
-            print(table.drop(columns="correct").round(3).to_string(), end="\n\n")
+            print(table.drop(columns="correct").round(3).to_string(na_rep="-"), end="\n\n")
     return 0
 
 
