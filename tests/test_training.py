@@ -9,6 +9,7 @@ import tensorflow as tf
 from utils import config, training
 from utils.data import FIVE_EMOTIONS, face_input_for, load_split
 from utils.evaluation import evaluate
+from utils.files import sha256_of
 from utils.models import build, save_pretrained
 from utils.normalization import renew_statistics
 from utils.pipeline import views
@@ -401,8 +402,10 @@ def test_training_goes_on_from_shipped_weights(prepared_workspace, monkeypatch, 
     )  # fmt: skip
     for one, other in zip(shipped.trainable_weights, train(still).load_model().trainable_weights):
         np.testing.assert_array_equal(one, other)
-    moved = train(replace(still, name="moved", learning_rate=0.01)).load_model()
-    assert not np.allclose(shipped.trainable_weights[0], moved.trainable_weights[0])
+    moved = train(replace(still, name="moved", learning_rate=0.01, teachers=("begun",)))
+    assert not np.allclose(shipped.trainable_weights[0], moved.load_model().trainable_weights[0])
+    checksums = {"begun": sha256_of(tmp_path / "begun.npz")}
+    assert moved.metrics["initial_weights"] == moved.metrics["teachers"] == checksums
 
 
 def test_initial_weights_of_another_network_are_refused(prepared_workspace, monkeypatch, tmp_path):

@@ -414,10 +414,16 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
         "wall_seconds": round(float(seconds.sum()) + frozen_seconds, 1),
         "images_per_second": round(num_images / float(seconds.median()), 1),
         "data": fingerprint(load_prepared(spec.dataset, spec.split_name)),
-        "teachers": {name: find_pretrained(name)[1].weights_sha256 for name in spec.teachers},
+        "teachers": _checksums(spec.teachers),
+        "initial_weights": _checksums(filter(None, [spec.initial_weights])),
         "versions": _versions(),
     }
     write_json(folder / "metrics.json", metrics)
+
+
+def _checksums(names):
+    """Of shipped networks, by name: another one may be shipped by that name some day."""
+    return {name: find_pretrained(name)[1].weights_sha256 for name in names}
 
 
 def load_runs(folder):
