@@ -91,6 +91,14 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(
         ours.insert(-1 if before_backup else len(ours), StopAfter(2))
         return ours
 
+    first_batches, batches = [], training._batches
+
+    def recorded(spec, images, y_true, training=False):
+        if training:
+            first_batches.append(next(iter(batches(spec, images, y_true, training)))[0])
+        return batches(spec, images, y_true, training)
+
+    monkeypatch.setattr(training, "_batches", recorded)
     monkeypatch.setattr(training, "_callbacks", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(SMALL)
@@ -103,6 +111,8 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(
     monkeypatch.setattr(training, "_callbacks", lambda f, s: [*callbacks(f, s), counting])
     run = train(SMALL)
     assert epochs == ([1, 2] if before_backup else [2])
+    begun, gone_on = first_batches
+    assert not np.array_equal(begun, gone_on), "the first epochs' order and changes come back"
     assert run.history.index.tolist() == [1, 2, 3]
     lines = (folder / "history.csv").read_text().splitlines()
     assert lines[: len(first_lines)] == first_lines

@@ -346,8 +346,10 @@ def train(spec):
         if strategy.num_replicas_in_sync > 1:
             trained_part = SharedModel(trained_part.inputs, trained_part.outputs)
         _compile(trained_part, spec, steps=spec.epochs * -(-num_images // spec.batch_size))
+    # Begun with the same seed, a run that goes on would meet its first epochs' images once more.
+    going_on = replace(spec, seed=spec.seed + run.epochs_done)
     trained_part.fit(
-        _batches(spec, *features["train"], training=True),
+        _batches(going_on, *features["train"], training=True),
         validation_data=_batches(spec, *features["valid"]),
         epochs=spec.epochs,
         shuffle=False,  # the data set shuffles
