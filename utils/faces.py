@@ -8,7 +8,7 @@ from utils.contracts import find_pretrained
 from utils.litert import compile_litert
 from utils.preprocessing import crop_face, prepare_face
 
-DEFAULT_EMOTION_MODEL = "emotion_fer_distilled"
+DEFAULT_EMOTION_MODEL = "emotion_ferplus"
 DEFAULT_GENDER_MODEL = "gender_utk_64"
 RUNTIMES = ("keras", "litert")
 UNSURE = "unsure"
