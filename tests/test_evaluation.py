@@ -197,6 +197,17 @@ def test_other_images_than_the_run_s_are_pointed_out(prepared_workspace):
     assert "may be among" in evaluation._note_on_images("some_run", prepared)
 
 
+def test_a_network_of_people_s_votes_is_pointed_out(prepared_workspace):
+    for name, labels in (("own", "own"), ("people", "ferplus")):
+        folder = config.RUNS_DIR / name
+        folder.mkdir(parents=True)
+        (folder / "spec.json").write_text(json.dumps({"labels": labels}))
+    notes = [[*evaluation._notes_on_labels(name, None)] for name in ("none", "own", "people")]
+    assert notes[:2] == [[], []]
+    assert "people: it learned from people's votes" in notes[2][0]
+    assert "--votes fer2013new.csv" in notes[2][0]
+
+
 def test_command_line_says_what_is_wrong(tmp_path, capsys):
     assert evaluation.main(["--fer", str(tmp_path / "none.csv")]) == 1
     assert "none.csv does not exist" in capsys.readouterr().err

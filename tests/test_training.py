@@ -410,7 +410,8 @@ def test_training_goes_on_from_shipped_weights(prepared_workspace, monkeypatch, 
         SMALL, name="still", epochs=1, learning_rate=0.0, initial_weights="begun",
         arguments={"widths": (8, 16)},
     )  # fmt: skip
-    for one, other in zip(shipped.trainable_weights, train(still).load_model().trainable_weights):
+    stayed = train(still).load_model()
+    for one, other in zip(shipped.trainable_weights, stayed.trainable_weights, strict=True):
         np.testing.assert_array_equal(one, other)
     moved = train(replace(still, name="moved", learning_rate=0.01, teachers=("begun",)))
     assert not np.allclose(shipped.trainable_weights[0], moved.load_model().trainable_weights[0])
@@ -425,6 +426,7 @@ def test_initial_weights_of_another_network_are_refused(prepared_workspace, monk
     for name in ("five", "wider"):
         with pytest.raises(ValueError, match=f"initial_weights is '{name}', with architecture"):
             train(replace(SMALL, initial_weights=name))
+        assert not (prepared_workspace / "outputs" / "runs" / "small").exists()
 
 
 def test_spec_survives_json():
@@ -438,7 +440,7 @@ def test_spec_survives_json():
 
 def test_specs_of_older_runs_are_read():
     content = json.loads(json.dumps(SMALL.__dict__))
-    for name in ("teachers", "auxiliary", "renew_statistics"):
+    for name in ("teachers", "initial_weights", "auxiliary", "renew_statistics"):
         del content[name]
     assert RunSpec.from_json(content) == SMALL
 

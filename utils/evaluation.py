@@ -313,10 +313,18 @@ def score_shipped(dataset, prepared, votes_path=None):
             chosen = np.asarray(chosen)
             if chosen.any():
                 rows[name, group] = evaluate(y_true[chosen], probabilities[chosen])
-                if group in names:  # with one class to find, a mean over classes means nothing
+                if len(np.unique(y_true[chosen])) == 1:  # a mean over classes means nothing then
                     rows[name, group]["macro_f1"] = np.nan
     table = pd.DataFrame(rows).T.astype({"n": int, "correct": int})
     return table.rename_axis(["model", "test images"])
+
+
+def _notes_on_labels(name, votes):
+    """What to know of a network that learned other labels than those that are counted."""
+    path = config.RUNS_DIR / name / "spec.json"
+    if path.is_file() and read_json(path).get("labels") == "ferplus":
+        by_votes = "in the row of 7 of 10 people" if votes else "by --votes fer2013new.csv"
+        yield f"{name}: it learned from people's votes, not from FER-2013's labels; see {by_votes}"
 
 
 def _note_on_images(name, prepared):
@@ -363,7 +371,8 @@ def main(arguments=None):
                 votes = options.votes if dataset == "fer2013" else None
                 table = tables[dataset] = score_shipped(dataset, prepared, votes)
                 for name in table.index.unique("model"):
-                    print(_note_on_images(name, prepared), file=sys.stderr)
+                    for note in (_note_on_images(name, prepared), *_notes_on_labels(name, votes)):
+                        print(note, file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -104,8 +104,9 @@ class RunSpec:
         Names of shipped networks. What is learned is then half the label and half the mean of
         their answers to the image, each of these averaged over `utils.pipeline.views`.
     initial_weights : str
-        Name of a shipped network of the same architecture, from whose weights training goes on
-        (fine-tuning); empty for random ones.
+        Name of a shipped network of the same architecture, arguments, input and classes, from
+        whose weights training goes on (fine-tuning); empty for random ones. Shipped weights are
+        rounded to float16 and calibrated, see `utils.models.calibrate`.
     auxiliary : tuple of {"age", "race"}
         What a network of UTKFace has to tell as well while it is trained, see `utils.auxiliary`.
     precision : {"auto", "float32", "bfloat16"}
@@ -180,9 +181,8 @@ class RunSpec:
         for name in ("teachers", "initial_weights"):
             if getattr(self, name) and self.split_name != "default":
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r}, shipped networks, which learned on the "
-                    f"default split: they may know validation and test images of "
-                    f"{self.split_name!r}"
+                    f"{name} is {getattr(self, name)!r}: shipped networks learned on the default "
+                    f"split and may know validation and test images of {self.split_name!r}"
                 )
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}, expected at least 1")
@@ -320,6 +320,7 @@ def train(spec):
             _remove_leftovers(folder)
         return run
 
+    initial_weights = _initial_weights(spec) if spec.initial_weights else None
     data = {split: _load(spec, split) for split in SPLITS}
     if is_chief():
         _claim_folder(folder, spec)
@@ -332,8 +333,8 @@ def train(spec):
     keras.utils.set_random_seed(spec.seed)
     with strategy.scope():
         model = _build_for_training(spec, precision, strategy.num_replicas_in_sync)
-        if spec.initial_weights:
-            model.set_weights(_initial_weights(spec))
+        if initial_weights:
+            model.set_weights(initial_weights)
         trained_part, features = model, data
         if spec.auxiliary:  # of the compact network, in which no layer is frozen
             trained_part = add_outputs(model, spec.auxiliary)
@@ -567,7 +568,7 @@ def _initial_weights(spec):
     shipped, contract = load_pretrained(spec.initial_weights)
     theirs, ours = (
         # Read from JSON, tuples among the arguments are lists.
-        (x.architecture, json.dumps(x.arguments), x.face_input, tuple(x.class_names))
+        (x.architecture, json.dumps(x.arguments, sort_keys=True), x.face_input, [*x.class_names])
         for x in (contract, spec.contract)
     )
     if theirs != ours:
