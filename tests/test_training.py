@@ -406,17 +406,18 @@ def test_training_goes_on_from_shipped_weights(prepared_workspace, monkeypatch, 
     monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
     shipped = ship_untrained("begun", seed=1)
     # With a learning rate of 0 what is trained stays as it began.
-    still = replace(
-        SMALL, name="still", epochs=1, learning_rate=0.0, initial_weights="begun",
-        arguments={"widths": (8, 16)},
+    run = train(
+        replace(
+            SMALL, epochs=1, learning_rate=0.0, initial_weights="begun", teachers=("begun",),
+            arguments={"widths": (8, 16)},
+        )
     )  # fmt: skip
-    stayed = train(still).load_model()
-    for one, other in zip(shipped.trainable_weights, stayed.trainable_weights, strict=True):
+    for one, other in zip(
+        shipped.trainable_weights, run.load_model().trainable_weights, strict=True
+    ):
         np.testing.assert_array_equal(one, other)
-    moved = train(replace(still, name="moved", learning_rate=0.01, teachers=("begun",)))
-    assert not np.allclose(shipped.trainable_weights[0], moved.load_model().trainable_weights[0])
     checksums = {"begun": sha256_of(tmp_path / "begun.npz")}
-    assert moved.metrics["initial_weights"] == moved.metrics["teachers"] == checksums
+    assert run.metrics["initial_weights"] == run.metrics["teachers"] == checksums
 
 
 def test_initial_weights_of_another_network_are_refused(prepared_workspace, monkeypatch, tmp_path):
