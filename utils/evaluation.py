@@ -323,7 +323,7 @@ def _notes_on_labels(name, votes):
     """What to know of a network that learned other labels than those that are counted."""
     path = config.RUNS_DIR / name / "spec.json"
     if path.is_file() and read_json(path).get("labels") == "ferplus":
-        by_votes = "in the row of 7 of 10 people" if votes else "by --votes fer2013new.csv"
+        by_votes = "the row of 7 of 10 people" if votes else "--votes fer2013new.csv"
         yield f"{name}: it learned from people's votes, not from FER-2013's labels; see {by_votes}"
 
 
