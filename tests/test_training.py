@@ -42,6 +42,7 @@ def test_a_finished_run_is_whole_and_is_loaded_again(prepared_workspace, monkeyp
     assert metrics["valid"]["n"] == 14 and metrics["test"]["n"] == 15
     assert metrics["train_images"] == 36 and metrics["precision"] == "float32"
     assert metrics["devices"] == 1 and metrics["data"]["test"]["images"] == 15
+    assert metrics["resumed_after"] == []
     assert metrics["wall_seconds"] > 0 and metrics["versions"]["keras"] == keras.__version__
 
     # Keras scored epoch 1 by itself: the snapshot must be that network.
@@ -111,6 +112,7 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(
     monkeypatch.setattr(training, "_callbacks", lambda f, s: [*callbacks(f, s), counting])
     run = train(SMALL)
     assert epochs == ([1, 2] if before_backup else [2])
+    assert run.metrics["resumed_after"] == [2]
     begun, gone_on = first_batches
     assert not np.array_equal(begun, gone_on), "the first epochs' order and changes come back"
     assert run.history.index.tolist() == [1, 2, 3]
@@ -133,6 +135,7 @@ def test_a_run_interrupted_while_it_is_scored_trains_no_epoch_again(
     before = (config.runs_dir("fer2013") / "small" / "history.csv").read_text()
     run = train(spec)
     assert (run.folder / "history.csv").read_text() == before
+    assert run.metrics["resumed_after"] == []
     assert run.metrics["valid"]["accuracy"] == pytest.approx(run.history["val_accuracy"][2])
 
 

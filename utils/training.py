@@ -328,6 +328,8 @@ def train(spec):
     check_shares(num_images, spec.batch_size, strategy)
     check_shares(len(data["valid"][0]), spec.evaluation_batch_size, strategy)
     precision = _decide_precision(folder, spec, num_images, strategy)
+    if is_chief() and 0 < run.epochs_done < spec.epochs:
+        write_json(folder / "resumed.json", [*_resumed_after(folder), run.epochs_done])
     print(f"{spec.name}: {num_images:,} training images, {spec.epochs} epochs, {precision}")
 
     keras.utils.set_random_seed(spec.seed)
@@ -414,6 +416,7 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
         "precision": precision,
         "devices": strategy.num_replicas_in_sync,
         "frozen_seconds": round(frozen_seconds, 1),
+        "resumed_after": _resumed_after(folder),
         "wall_seconds": round(float(seconds.sum()) + frozen_seconds, 1),
         "images_per_second": round(num_images / float(seconds.median()), 1),
         "data": fingerprint(load_prepared(spec.dataset, spec.split_name)),
@@ -531,7 +534,8 @@ def _claim_folder(folder, spec):
 
 def _remove_leftovers(folder):
     """Remove what a run needs only until it is finished."""
-    for name in ("backup", "snapshots", "precision.json", "frozen.json", *FEATURE_FILES.values()):
+    begun = ("backup", "snapshots", "precision.json", "frozen.json", "resumed.json")
+    for name in (*begun, *FEATURE_FILES.values()):
         remove(folder / name)
 
 
@@ -640,6 +644,12 @@ def _frozen_seconds(folder):
     """Time that the frozen layers took, by split; empty where none were computed."""
     path = folder / "frozen.json"
     return read_json(path) if path.is_file() else {}
+
+
+def _resumed_after(folder):
+    """Epochs in the history at each resumption; from there a run drew other changes of images."""
+    path = folder / "resumed.json"
+    return read_json(path) if path.is_file() else []
 
 
 def _build_for_training(spec, precision, num_devices=1):
