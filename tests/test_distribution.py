@@ -128,14 +128,16 @@ def check(project, changes, on_one_device):
 
 
 def test_two_devices_or_machines_learn_as_one(project, start):
-    on_one_device = start(project("one"))()
-
-    two_devices = project("devices")
-    check(two_devices, start(two_devices, logical_devices=2)(), on_one_device)
-
-    two_machines = project("machines")  # they share the folder
+    # All at a time: they wait for each other and for TensorFlow more than they compute.
+    finish_one = start(project("one"))
+    two_devices, two_machines = project("devices"), project("machines")
+    finish_devices = start(two_devices, logical_devices=2)
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    # The two machines share the folder.
     workers = [start(two_machines, worker=index, cluster=cluster) for index in (0, 1)]
+
+    on_one_device = finish_one()
+    check(two_devices, finish_devices(), on_one_device)
     chief, other = (finish() for finish in workers)
     check(two_machines, chief, on_one_device)
     for name in chief:

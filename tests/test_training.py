@@ -383,8 +383,8 @@ def test_teachers_give_half_of_each_label(prepared_workspace, monkeypatch, tmp_p
     monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
     teachers = [ship_untrained("one", seed=1), ship_untrained("two", seed=2)]
     taught = replace(SMALL, teachers=("one", "two"))
-    images, soft = training._load(taught, "train")
-    _, own = training._load(SMALL, "train")
+    images, own = training._load(taught, "train")
+    soft = training._mix_with_teachers(teachers, tmp_path, taught, images, own)
     answers = []
     for model in teachers:
         for view in views(images[5:6]):
@@ -392,8 +392,9 @@ def test_teachers_give_half_of_each_label(prepared_workspace, monkeypatch, tmp_p
     expected = np.sum(answers, axis=0) / 20 / 2
     expected[own[5]] += 0.5
     np.testing.assert_allclose(soft[5], expected, atol=1e-6)
-    _, valid = training._load(taught, "valid")
-    assert valid.ndim == 1  # only training images are taught
+    # A run that goes on does not ask them again.
+    again = training._mix_with_teachers([], tmp_path, taught, images, own)
+    np.testing.assert_array_equal(again, soft)
 
 
 def test_a_teacher_of_something_else_is_refused(prepared_workspace, monkeypatch, tmp_path):
@@ -402,12 +403,21 @@ def test_a_teacher_of_something_else_is_refused(prepared_workspace, monkeypatch,
     ship_untrained("colour", colour="rgb")
     for name in ("five", "colour"):
         with pytest.raises(ValueError, match=f"teacher {name} has input and classes"):
-            training._load(replace(SMALL, teachers=(name,)), "train")
+            train(replace(SMALL, teachers=(name,)))
+        assert not (prepared_workspace / "outputs" / "runs" / "small").exists()
 
 
 def test_training_goes_on_from_shipped_weights(prepared_workspace, monkeypatch, tmp_path):
     monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
     shipped = ship_untrained("begun", seed=1)
+    labels, batches = [], training._batches
+
+    def recorded(spec, images, y_true, training=False):
+        if training:
+            labels.append(y_true)
+        return batches(spec, images, y_true, training)
+
+    monkeypatch.setattr(training, "_batches", recorded)
     # With a learning rate of 0 what is trained stays as it began.
     run = train(
         replace(
@@ -419,6 +429,8 @@ def test_training_goes_on_from_shipped_weights(prepared_workspace, monkeypatch, 
         shipped.trainable_weights, run.load_model().trainable_weights, strict=True
     ):
         np.testing.assert_array_equal(one, other)
+    (taught,) = labels
+    assert taught.shape == (36, 7) and (taught.max(axis=1) < 1).all()
     checksums = {"begun": sha256_of(tmp_path / "begun.npz")}
     assert run.metrics["initial_weights"] == run.metrics["teachers"] == checksums
 

@@ -58,6 +58,7 @@ from utils.pipeline import make_dataset, one_hot, views
 IMAGES_WORTH_TIMING = 10_000
 FEATURE_DTYPE = np.float16  # half the disk of float32
 FEATURE_FILES = {split: f"features_{split}.npy" for split in ("train", "valid")}
+ANSWERS_FILE = "teachers.npy"
 
 
 @dataclass(frozen=True)
@@ -321,9 +322,13 @@ def train(spec):
         return run
 
     initial_weights = _initial_weights(spec) if spec.initial_weights else None
+    teachers = [_load_teacher(spec, name) for name in spec.teachers]
     data = {split: _load(spec, split) for split in SPLITS}
     if is_chief():
         _claim_folder(folder, spec)
+    if teachers:
+        images, y_true = data["train"]
+        data["train"] = images, _mix_with_teachers(teachers, folder, spec, images, y_true)
     num_images = len(data["train"][0])
     check_shares(num_images, spec.batch_size, strategy)
     check_shares(len(data["valid"][0]), spec.evaluation_batch_size, strategy)
@@ -535,7 +540,7 @@ def _claim_folder(folder, spec):
 def _remove_leftovers(folder):
     """Remove what a run needs only until it is finished."""
     begun = ("backup", "snapshots", "precision.json", "frozen.json", "resumed.json")
-    for name in (*begun, *FEATURE_FILES.values()):
+    for name in (*begun, ANSWERS_FILE, *FEATURE_FILES.values()):
         remove(folder / name)
 
 
@@ -545,27 +550,38 @@ def _load(spec, split):
     if split == "train" and spec.labels == "ferplus":
         y_true, num_without = soften(load_votes("train"), y_true)
         print(f"{spec.name}: {num_without} images without a vote for an emotion keep their label")
-    if split == "train" and spec.teachers:
-        y_true = _mix_with_teachers(spec, images, y_true)
     return images, y_true
 
 
-def _mix_with_teachers(spec, images, y_true):
+def _load_teacher(spec, name):
+    teacher, contract = load_pretrained(name)
+    theirs, ours = ((x.face_input, tuple(x.class_names)) for x in (contract, spec.contract))
+    if theirs != ours:
+        raise ValueError(
+            f"teacher {name} has input and classes {theirs}, expected those of {spec.name}: {ours}"
+        )
+    return teacher
+
+
+def _mix_with_teachers(teachers, folder, spec, images, y_true):
     """Half the label, half what the teachers say (Hinton et al. 2015, arXiv:1503.02531)."""
-    print(f"{spec.name}: asking {' and '.join(spec.teachers)} about the training images ...")
-    answers = []
-    for name in spec.teachers:
-        teacher, contract = load_pretrained(name)
-        theirs, ours = ((x.face_input, tuple(x.class_names)) for x in (contract, spec.contract))
-        if theirs != ours:
-            raise ValueError(
-                f"teacher {name} has input and classes {theirs}, expected those of "
-                f"{spec.name}: {ours}"
-            )
-        answers += [
-            teacher.predict(_batches(spec, view, y_true), verbose=0) for view in views(images)
-        ]
-    return (one_hot(y_true, len(spec.classes)) + np.mean(answers, axis=0)) / 2
+    path = folder / ANSWERS_FILE  # minutes of work, which an interrupted run need not do again
+    if path.is_file():
+        answers = np.load(path)
+    else:
+        print(f"{spec.name}: asking {' and '.join(spec.teachers)} about the training images ...")
+        answers = np.mean(
+            [
+                teacher.predict(_batches(spec, view, y_true), verbose=0)
+                for teacher in teachers
+                for view in views(images)
+            ],
+            axis=0,
+        )
+        if is_chief():
+            with replaced_when_done(path) as partial:
+                np.save(partial, answers)
+    return (one_hot(y_true, len(spec.classes)) + answers) / 2
 
 
 def _initial_weights(spec):
