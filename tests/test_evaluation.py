@@ -59,6 +59,14 @@ def test_per_class_table_by_hand():
     assert table["precision"].tolist() == pytest.approx([1, 1 / 2, 1 / 2])
     assert table["recall"].tolist() == pytest.approx([2 / 3, 1 / 2, 1])
     assert table["n"].tolist() == [3, 2, 1]
+    # (p + z2/2n +- z sqrt(p(1-p)/n + z2/4n2)) / (1 + z2/n), z = 1.96, for 2 of 3, 1 of 2, 1 of 1
+    assert table["recall low"].tolist() == pytest.approx([0.208, 0.095, 0.207], abs=1e-3)
+    assert table["recall high"].tolist() == pytest.approx([0.939, 0.905, 1], abs=1e-3)
+
+
+def test_a_class_without_images_can_be_anything():
+    table = per_class(np.array([0, 0]), np.eye(2)[[0, 0]], ["a", "b"])
+    assert table.loc["b", ["n", "recall low", "recall high"]].tolist() == [0, 0, 1]
 
 
 def test_nothing_to_score_is_refused():

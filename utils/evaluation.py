@@ -39,7 +39,10 @@ def wilson_interval(correct, n):
     Returns
     -------
     low, high : float
+        0 and 1 where there is nothing to count.
     """
+    if n == 0:
+        return 0.0, 1.0
     interval = binomtest(int(correct), int(n)).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -91,12 +94,12 @@ def confusion(y_true, probabilities):
 
 
 def per_class(y_true, probabilities, class_names):
-    """Precision, recall, F1 and number of images of each class, as a table.
+    """Precision, recall with its 95 % Wilson interval, F1 and number of images of each class.
 
     Returns
     -------
     pandas.DataFrame
-        Indexed by class name.
+        precision, recall, recall low, recall high, F1, n; indexed by class name.
     """
     report = classification_report(
         y_true,
@@ -107,8 +110,11 @@ def per_class(y_true, probabilities, class_names):
         zero_division=0,
     )
     table = pd.DataFrame({name: report[name] for name in class_names}).T
-    table["support"] = table["support"].astype(int)
-    return table.rename(columns={"f1-score": "F1", "support": "n"})
+    table = table.rename(columns={"f1-score": "F1", "support": "n"}).astype({"n": int})
+    right = confusion(y_true, probabilities).diagonal()
+    ends = [wilson_interval(correct, n) for correct, n in zip(right, table["n"])]
+    table[["recall low", "recall high"]] = ends
+    return table[["precision", "recall", "recall low", "recall high", "F1", "n"]]
 
 
 def mcnemar(y_true, probabilities, others):

@@ -29,7 +29,7 @@ TEMPLATE = Path(__file__).with_name("report.html")
 MISSING_HTML = '<span class="missing">missing</span>'
 SHARES = {
     "report", "report low", "report high", "validation", "test", "low", "high",
-    "precision", "recall", "F1", "macro F1",
+    "precision", "recall", "recall low", "recall high", "F1", "macro F1",
 }  # fmt: skip
 SAMPLE_IMAGES = 100  # a run on fewer training images was made on the sample
 
