@@ -68,3 +68,5 @@ def test_robustness_has_a_panel_for_each_corruption_and_a_curve_for_each_run():
     assert [line.get_label() for line in axes[0].lines] == ["a", "b"]
     assert axes[0].lines[0].get_xydata().tolist() == [[0.5, 0.6], [1.0, 0.8]]
     assert axes[0].get_ylim() == (0.4, 1)
+    (legend,) = axes[0].figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]

@@ -130,7 +130,7 @@ def plot_robustness(tables, lowest=0.0):
     -------
     numpy.ndarray of matplotlib.axes.Axes, (2, 3)
     """
-    _, axes = plt.subplots(2, 3, figsize=(11, 5.5), layout="constrained", sharey=True)
+    figure, axes = plt.subplots(2, 3, figsize=(11, 5.8), layout="constrained", sharey=True)
     names = next(iter(tables.values()))["corruption"].unique()
     for ax, name in zip(axes.flat, names):
         for run_name, table in tables.items():
@@ -138,5 +138,6 @@ def plot_robustness(tables, lowest=0.0):
             ax.plot(rows["severity"], rows["accuracy"], marker=".", label=run_name)
             ax.fill_between(rows["severity"], rows["low"], rows["high"], alpha=0.2)
         ax.set(title=name, ylim=(lowest, 1))
-    axes[0, 0].legend()
+    # Below the panels: in any of them it would lie on the curves of one network or another.
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return axes
