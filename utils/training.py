@@ -326,12 +326,12 @@ def train(spec):
     data = {split: _load(spec, split) for split in SPLITS}
     if is_chief():
         _claim_folder(folder, spec)
-    if teachers:
-        images, y_true = data["train"]
-        data["train"] = images, _mix_with_teachers(teachers, folder, spec, images, y_true)
     num_images = len(data["train"][0])
     check_shares(num_images, spec.batch_size, strategy)
     check_shares(len(data["valid"][0]), spec.evaluation_batch_size, strategy)
+    if teachers:
+        images, y_true = data["train"]
+        data["train"] = images, _mix_with_teachers(teachers, folder, spec, images, y_true)
     precision = _decide_precision(folder, spec, num_images, strategy)
     if is_chief() and 0 < run.epochs_done < spec.epochs:
         write_json(folder / "resumed.json", [*_resumed_after(folder), run.epochs_done])
