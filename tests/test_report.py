@@ -53,6 +53,13 @@ def test_a_copied_run_stands_beside_the_first(runs_dir):
     assert list(finished) == ["before", "emotion_final"]
 
 
+def test_a_run_that_learned_other_labels_is_marked(runs_dir):
+    assert "votes" not in build_report(runs_dir, "x")
+    path = runs_dir / "emotion_final" / "spec.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"labels": "ferplus"}))
+    assert "emotion_final learned people's votes" in build_report(runs_dir, "x")
+
+
 def test_splits_do_not_share_a_row(runs_dir):
     for name, split_name in (("a", "default"), ("b", "report")):
         shutil.copytree(runs_dir / "emotion_final", runs_dir / name)

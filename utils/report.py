@@ -65,6 +65,7 @@ def build_report(runs_dir, title):
         title=title,
         made=f"{datetime.now():%Y-%m-%d %H:%M}",
         sample_runs=[x.folder.name for x in runs if x.metrics["train_images"] < SAMPLE_IMAGES],
+        other_labels=[x.folder.name for x in runs if x.spec.labels == "ferplus"],
         finished=finished,
         unfinished={
             name: f"{run.epochs_done} of {run.spec.epochs} epochs"
