@@ -23,6 +23,7 @@ from utils.evaluation import (
 from utils.faces import DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL
 from utils.ferplus import load_votes
 from utils.models import load_pretrained
+from utils.pipeline import views
 
 # Three classes; true 0 0 0 1 1 2, predicted 0 0 1 1 2 2
 Y_TRUE = np.array([0, 0, 0, 1, 1, 2])
@@ -183,6 +184,11 @@ def test_shipped_networks_are_scored_from_the_command_line(prepared_workspace, t
     assert rows["female"]["macro_f1"] is None and rows["ages 18 to 60"]["macro_f1"] is not None
     races = labels["race"].value_counts()
     assert {race: rows[race]["n"] for race in races.index} == races.to_dict()
+    # Here model, images and y_true are those of gender, the last of the loop above.
+    answers = np.mean([model.predict(view, verbose=0) for view in views(images)], axis=0)
+    adult = labels["age"].between(18, 60).to_numpy()
+    right = (answers.argmax(axis=1) == y_true)[adult].sum()
+    assert rows["ages 18 to 60, ten views"]["correct"] == right
 
 
 def test_emotions_are_scored_by_people_s_votes_where_these_are_given(
@@ -205,6 +211,23 @@ def test_emotions_are_scored_by_people_s_votes_where_these_are_given(
     ]
     assert 0 < len(clear) < len(votes)
     assert (scores["n"], scores["correct"]) == (len(clear), right)
+
+
+def test_widest_gap_between_races_leaves_out_small_groups():
+    rows = {
+        ("some", "White"): (200, 0.95),
+        ("some", "Asian"): (101, 0.9),
+        ("some", "Other"): (100, 0.5),
+        ("some", "White, ten views"): (200, 0.96),
+        ("some", "Asian, ten views"): (101, 0.93),
+        ("another", "Black"): (200, 0.2),
+    }
+    table = pd.DataFrame(rows, index=["n", "accuracy"]).T
+    assert [*evaluation._notes_on_races("some", table)] == [
+        "some: races of more than 100 faces from 90.0 to 95.0 %, 5.0 points apart",
+        "some, ten views: races of more than 100 faces from 93.0 to 96.0 %, 3.0 points apart",
+    ]
+    assert [*evaluation._notes_on_races("another", table)] == []
 
 
 def test_other_images_than_the_run_s_are_pointed_out(prepared_workspace):

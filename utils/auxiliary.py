@@ -1,8 +1,8 @@
 """Further outputs that exist only in training: age and race of UTKFace, beside gender.
 
-To tell the gender of a child, on which a network that learns nothing else fails most, it helps to
-know that it is a child (Ranjan et al. 2017, arXiv:1611.00851, learn age, gender and more together).
-Taught in notebook 04.
+A network that learns nothing but gender fails most on children. To know that a face is a child's
+may help (Ranjan et al. 2017, arXiv:1611.00851, learn age, gender and more together); notebook 04,
+where this is taught, asks whether it does.
 """
 
 import keras

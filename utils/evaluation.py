@@ -23,10 +23,11 @@ from utils.ferplus import agreed, load_votes
 from utils.files import read_json
 from utils.models import load_pretrained
 from utils.pipeline import views
-from utils.utk import prepare_utk
+from utils.utk import RACES, prepare_utk
 
 AGE_BANDS = {"0-5": 5, "6-17": 17, "18-30": 30, "31-45": 45, "46-60": 60, "61+": 120}
 ADULT_AGES = (18, 60)
+TEN_VIEWS = ", ten views"
 
 
 def wilson_interval(correct, n):
@@ -298,9 +299,9 @@ def score_shipped(dataset, prepared, votes_path=None):
         names = contract.class_names
         images, y_true, _ = load_images(prepared, "test", contract.face_input, names)
         predictions = [model.predict(view, batch_size=256, verbose=0) for view in views(images)]
-        probabilities = predictions[0]
+        probabilities, averaged = predictions[0], np.mean(predictions, axis=0)
         rows[name, "all test images"] = evaluate(y_true, probabilities)
-        rows[name, "the same, ten views"] = evaluate(y_true, np.mean(predictions, axis=0))
+        rows[name, "the same, ten views"] = evaluate(y_true, averaged)
         if votes is not None and (clear := agreed(votes)).any():
             rows[name, "7 of 10 people agree, by their votes"] = evaluate(
                 votes.argmax(axis=1)[clear], probabilities[clear]
@@ -317,10 +318,12 @@ def score_shipped(dataset, prepared, votes_path=None):
             groups |= {label: known["label"] == label for label in contract.class_names}
         for group, chosen in groups.items():
             chosen = np.asarray(chosen)
-            if chosen.any():
-                rows[name, group] = evaluate(y_true[chosen], probabilities[chosen])
+            if not chosen.any():
+                continue
+            for part, answers in ((group, probabilities), (f"{group}{TEN_VIEWS}", averaged)):
+                rows[name, part] = evaluate(y_true[chosen], answers[chosen])
                 if len(np.unique(y_true[chosen])) == 1:  # a mean over classes means nothing then
-                    rows[name, group]["macro_f1"] = np.nan
+                    rows[name, part]["macro_f1"] = np.nan
     table = pd.DataFrame(rows).T.astype({"n": int, "correct": int})
     return table.rename_axis(["model", "test images"])
 
@@ -345,6 +348,19 @@ def _note_on_images(name, prepared):
         f"{name}: not the images or splits of its training run, so test images may be among "
         "those that it has learned from"
     )
+
+
+def _notes_on_races(name, table):
+    """How far apart the best and the worst race are, of those with enough faces to say."""
+    for views_of_each in ("", TEN_VIEWS):
+        rows = [key for race in RACES if (key := (name, f"{race}{views_of_each}")) in table.index]
+        large = table.loc[rows].query("n > 100")["accuracy"]
+        if len(large) > 1:
+            lowest, highest = 100 * large.min(), 100 * large.max()
+            yield (
+                f"{name}{views_of_each}: races of more than 100 faces from {lowest:.1f} to "
+                f"{highest:.1f} %, {highest - lowest:.1f} points apart"
+            )
 
 
 def main(arguments=None):
@@ -377,7 +393,8 @@ def main(arguments=None):
                 votes = options.votes if dataset == "fer2013" else None
                 table = tables[dataset] = score_shipped(dataset, prepared, votes)
                 for name in table.index.unique("model"):
-                    for note in (_note_on_images(name, prepared), *_notes_on_labels(name, votes)):
+                    print(_note_on_images(name, prepared), file=sys.stderr)
+                    for note in (*_notes_on_labels(name, votes), *_notes_on_races(name, table)):
                         print(note, file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

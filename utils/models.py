@@ -194,7 +194,7 @@ def build_compact_cnn(
     squeeze=True,
     stem_width=0,
 ):
-    """A small residual network with squeeze-and-excitation, of 1.3 to 2.8 million parameters.
+    """A small residual network with squeeze-and-excitation, of 0.3 to 2.9 million parameters.
 
     Sources: He et al. 2016, arXiv:1603.05027 (residual blocks); Hu et al. 2018, arXiv:1709.01507
     (squeeze-and-excitation). Its weights are what the realtime loop loads. Taught in notebooks
