@@ -1,4 +1,5 @@
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +9,7 @@ from utils.plots import (
     plot_confusion_matrix,
     plot_history,
     plot_images,
+    plot_reliability,
     plot_robustness,
 )
 
@@ -70,3 +72,17 @@ def test_robustness_has_a_panel_for_each_corruption_and_a_curve_for_each_run():
     assert axes[0].get_ylim() == (0.4, 1)
     (legend,) = axes[0].figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+
+
+def test_reliability_is_drawn_as_trained_and_with_a_temperature():
+    # Two answers of 0.8, one of them right; T = 0.5 squares the odds of 4 to 1: 16 / 17.
+    answers = np.array([[0.8, 0.2], [0.8, 0.2]])
+    _, ax = plt.subplots()
+    plot_reliability(np.array([0, 1]), answers, 0.5, "network", ax)
+    trained, sharpened, diagonal = ax.lines
+    assert trained.get_xydata() == pytest.approx(np.array([[0.8, 0.5]]))
+    assert sharpened.get_xydata() == pytest.approx(np.array([[16 / 17, 0.5]]))
+    assert diagonal.get_xydata().tolist() == [[0.5, 0.5], [1, 1]]
+    assert trained.get_label() == "as trained: error 0.300"
+    assert sharpened.get_label() == "T = 0.50: error 0.441"
+    assert ax.get_title() == "network"

@@ -4,6 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.metrics import ConfusionMatrixDisplay
 
+from utils.evaluation import calibration_error, reliability, sharpen
+
 
 def plot_images(images, titles, columns=7, size=1.3):
     """Show images in a grid.
@@ -141,3 +143,33 @@ def plot_robustness(tables, lowest=0.0):
     # Below the panels: in any of them it would lie on the curves of one network or another.
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return axes
+
+
+def plot_reliability(y_true, probabilities, temperature, title, ax):
+    """Draw accuracy against confidence, as trained and with a temperature.
+
+    Taught in notebooks 03 and 04.
+
+    Parameters
+    ----------
+    y_true : numpy.ndarray, int, (n,)
+    probabilities : numpy.ndarray, float, (n, num_classes)
+    temperature : float
+        See `utils.evaluation.fit_temperature`.
+    title : str
+    ax : matplotlib.axes.Axes
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    sharpened = sharpen(probabilities, temperature)
+    for name, answers in (("as trained", probabilities), (f"T = {temperature:.2f}", sharpened)):
+        bins = reliability(y_true, answers)
+        label = f"{name}: error {calibration_error(bins):.3f}"
+        ax.plot(bins["confidence"], bins["accuracy"], marker="o", label=label)
+    chance = 1 / probabilities.shape[1]
+    ax.plot([chance, 1], [chance, 1], color="grey", linestyle=":")
+    ax.set(title=title, xlabel="largest probability", ylabel="accuracy")
+    ax.legend()
+    return ax
