@@ -12,17 +12,16 @@ fer2013.csv, which are Training, and keeps the epoch with the lowest loss on the
 PublicTest and PrivateTest together: its checkpoint was chosen on the test images.
 """
 
+from functools import partial
 from importlib.metadata import version
 
 import cv2
 import numpy as np
 from fer.fer import FER
+from peers import measure
 from tqdm.auto import tqdm
 
-from utils import config
-from utils.data import EMOTIONS, face_input_for, load_split
-from utils.evaluation import evaluate
-from utils.files import replaced_when_done, write_json
+from utils.data import EMOTIONS, face_input_for
 
 
 def predict(detector, images):
@@ -41,16 +40,6 @@ def predict(detector, images):
 
 if __name__ == "__main__":
     detector = FER(offsets=(0, 0))
+    facts = {"fer": version("fer"), "network": "emotion_model_quantized.tflite"}
     face_input = face_input_for("fer2013", 48, 48, "grey")
-    metrics, predictions = {"fer": version("fer"), "network": "emotion_model_quantized.tflite"}, {}
-    for split in ("valid", "test"):
-        images, y_true, _ = load_split("fer2013", split, face_input)
-        probabilities = predict(detector, images)
-        metrics[split] = evaluate(y_true, probabilities)
-        predictions[f"{split}_true"] = y_true
-        predictions[f"{split}_probabilities"] = probabilities.astype(np.float16)
-        print(split, metrics[split])
-    folder = config.ROOT / "outputs" / "peers" / "fer"
-    with replaced_when_done(folder / "predictions.npz") as partial:
-        np.savez_compressed(partial, **predictions)
-    write_json(folder / "metrics.json", metrics)
+    measure("fer", "fer2013", face_input, partial(predict, detector), facts)

