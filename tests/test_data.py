@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from utils.data import (
     audit,
     face_input_for,
     fingerprint,
+    likeness_to_training,
     load_prepared,
     load_split,
 )
@@ -85,6 +87,22 @@ def test_audit_against_hand_counts():
         columns=["sha256", "split", "label"],
     )  # fmt: skip
     assert audit(labels).tolist() == [3, 7, 2, 1, 1, 1]
+
+
+def test_a_picture_stored_again_is_like_its_original(prepared_workspace):
+    prepared = load_prepared("utkface")
+    _, _, training = load_split("utkface", "train", face_input_for("utkface", 24, 24, "grey"))
+    _, _, files = load_split("utkface", "test", face_input_for("utkface", 24, 24, "grey"))
+    darker = cv2.resize(read_image(training[3]) // 2, (120, 120), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(files[1]), darker)
+    small = {}
+    for name in ("train", "test"):
+        images, _, _ = load_split("utkface", name, face_input_for("utkface", 24, 24, "grey"))
+        small[name] = [image.ravel().astype(float) for image in images]
+    likeness = likeness_to_training(prepared, "test")
+    nearest = [max(np.corrcoef(a, b)[0, 1] for b in small["train"]) for a in small["test"]]
+    np.testing.assert_allclose(likeness, nearest, atol=1e-5)
+    assert likeness[1] > 0.99 > np.delete(likeness, 1).max()
 
 
 def test_fingerprint_depends_on_images_and_labels_alone(prepared_workspace):

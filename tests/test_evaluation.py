@@ -14,6 +14,7 @@ from utils.evaluation import (
     confusion,
     evaluate,
     fit_temperature,
+    macro_f1_interval,
     mcnemar,
     per_class,
     reliability,
@@ -63,6 +64,24 @@ def test_per_class_table_by_hand():
     # (p + z2/2n +- z sqrt(p(1-p)/n + z2/4n2)) / (1 + z2/n), z = 1.96, for 2 of 3, 1 of 2, 1 of 1
     assert table["recall low"].tolist() == pytest.approx([0.208, 0.095, 0.207], abs=1e-3)
     assert table["recall high"].tolist() == pytest.approx([0.939, 0.905, 1], abs=1e-3)
+
+
+def test_macro_f1_interval_is_that_of_a_plain_loop():
+    draw = np.random.default_rng(7)
+    y_true = draw.integers(0, 3, 200)
+    probabilities = np.eye(3)[np.where(draw.random(200) < 0.7, y_true, draw.integers(0, 3, 200))]
+    scores = []
+    for _ in range(1000):
+        rows = draw.integers(0, 200, 200)
+        truth, answers = y_true[rows], probabilities[rows].argmax(axis=1)
+        of_class = [
+            2 * ((truth == k) & (answers == k)).sum() / ((truth == k).sum() + (answers == k).sum())
+            for k in range(3)
+        ]
+        scores.append(np.mean(of_class))
+    low, high = macro_f1_interval(y_true, probabilities)
+    assert (low, high) == pytest.approx(np.percentile(scores, [2.5, 97.5]), abs=0.01)
+    assert low < evaluate(y_true, probabilities)["macro_f1"] < high
 
 
 def test_a_class_without_images_can_be_anything():

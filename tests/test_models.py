@@ -1,5 +1,6 @@
 import os
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -252,6 +253,14 @@ def test_changed_or_missing_weights_are_refused(small, tmp_path, monkeypatch):
         models.load_pretrained("gender_small")
     with pytest.raises(FileNotFoundError, match=r"\['gender_small'\]"):
         models.load_pretrained("gender_large")
+
+
+def test_a_contract_for_other_pixels_is_refused(small, tmp_path, monkeypatch):
+    model, contract = small
+    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
+    models.save_pretrained(model, replace(contract, pixel_range=(0, 1)), "gender_small")
+    with pytest.raises(ValueError, match=r"pixels in \(0, 1\), expected \(0, 255\)"):
+        models.load_pretrained("gender_small")
 
 
 def test_a_contract_without_its_weights_is_no_model(small, tmp_path, monkeypatch):

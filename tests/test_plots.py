@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from utils.plots import (
+    SEVERITY_UNITS,
     plot_confusion_matrices,
     plot_confusion_matrix,
     plot_history,
@@ -12,6 +13,7 @@ from utils.plots import (
     plot_reliability,
     plot_robustness,
 )
+from utils.robustness import CORRUPTIONS
 
 matplotlib.use("Agg")
 MATRIX = np.array([[3, 1], [0, 0]])
@@ -58,7 +60,7 @@ def test_image_grid_has_a_title_for_each_image():
 def test_robustness_has_a_panel_for_each_corruption_and_a_curve_for_each_run():
     table = pd.DataFrame(
         {
-            "corruption": ["dark", "dark", "noise"],
+            "corruption": ["darkness", "darkness", "noise"],
             "severity": [1.0, 0.5, 0.0],
             "accuracy": [0.8, 0.6, 0.7],
             "low": [0.7, 0.5, 0.6],
@@ -66,7 +68,8 @@ def test_robustness_has_a_panel_for_each_corruption_and_a_curve_for_each_run():
         }
     )
     axes = plot_robustness({"a": table, "b": table}, lowest=0.4).flat
-    assert [ax.get_title() for ax in axes][:2] == ["dark", "noise"]
+    assert [ax.get_title() for ax in axes][:2] == ["darkness", "noise"]
+    assert axes[1].get_xlabel() == "standard deviation, grey levels"
     assert [line.get_label() for line in axes[0].lines] == ["a", "b"]
     assert axes[0].lines[0].get_xydata().tolist() == [[0.5, 0.6], [1.0, 0.8]]
     assert axes[0].get_ylim() == (0.4, 1)
@@ -86,3 +89,7 @@ def test_reliability_is_drawn_as_trained_and_with_a_temperature():
     assert trained.get_label() == "as trained: error 0.300"
     assert sharpened.get_label() == "T = 0.50: error 0.441"
     assert ax.get_title() == "network"
+
+
+def test_every_corruption_has_a_unit():
+    assert list(SEVERITY_UNITS) == list(CORRUPTIONS)

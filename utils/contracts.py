@@ -6,6 +6,8 @@ from utils import config
 from utils.files import read_json, sha256_of, write_json
 from utils.preprocessing import FaceInput
 
+PIXEL_RANGE = (0, 255)
+
 
 @dataclass(frozen=True)
 class ModelContract:
@@ -38,7 +40,7 @@ class ModelContract:
     class_names: tuple
     face_input: FaceInput
     trained_on: str
-    pixel_range: tuple = (0, 255)
+    pixel_range: tuple = PIXEL_RANGE
     weights_sha256: str = ""
     temperature: float = 1.0
     unsure_below: float = 0.0
@@ -76,7 +78,7 @@ def find_pretrained(name):
     FileNotFoundError
         If there is no such network, with the names there are.
     ValueError
-        If the weights are not those that the contract was written for.
+        If the weights are not those that the contract was written for, or other pixels are wanted.
     """
     path = config.PRETRAINED_DIR / f"{name}.npz"
     if not path.is_file():
@@ -87,5 +89,10 @@ def find_pretrained(name):
         raise ValueError(
             f"{path} is not the file that {name}.json was written for (sha256 differs): "
             "get both again with git checkout outputs/pretrained"
+        )
+    if contract.pixel_range != PIXEL_RANGE:
+        raise ValueError(
+            f"{name}.json says pixels in {contract.pixel_range}, expected {PIXEL_RANGE}: every "
+            "network of this project scales them in its first layer"
         )
     return path, contract

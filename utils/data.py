@@ -278,6 +278,37 @@ def copies_of_training(prepared, split, class_names=None):
     return rows_of(prepared, split, class_names)["sha256"].isin(training).to_numpy()
 
 
+def likeness_to_training(prepared, split):
+    """Tell how like each image of a split is to the training image that is most like it.
+
+    A picture that was stored twice, in another size, cut or quality, has other pixels each time,
+    so it is no copy for `copies_of_training`; but small and grey both are nearly the same.
+    Taught in notebooks 03 and 04.
+
+    Parameters
+    ----------
+    prepared : PreparedDataset
+    split : {"valid", "test"}
+
+    Returns
+    -------
+    numpy.ndarray, float32, -1..1, (n,)
+        Correlation of the two, shrunk to 24 x 24 grey pixels; in the order of `rows_of`.
+    """
+    face_input = face_input_for(prepared.dataset, 24, 24, "grey")
+
+    def standardized(name):
+        images, _, _ = load_images(prepared, name, face_input)
+        pixels = images.reshape(len(images), -1).astype(np.float32)
+        pixels -= pixels.mean(axis=1, keepdims=True)
+        # An image of one grey is like no other: it is left at zero.
+        return pixels / np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)
+
+    training = standardized("train").T
+    parts = np.array_split(standardized(split), 10)  # all at once would be half a gigabyte
+    return np.concatenate([(part @ training).max(axis=1) for part in parts])
+
+
 def audit(labels):
     """Count images that occur more than once, and what that does to the splits.
 

@@ -6,6 +6,15 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 from utils.evaluation import calibration_error, reliability, sharpen
 
+SEVERITY_UNITS = {
+    "darkness": "share of the light that is left",
+    "noise": "standard deviation, grey levels",
+    "blur": "standard deviation, pixels",
+    "rotation": "degrees",
+    "scale": "size of the face",
+    "shift": "share of the picture",
+}
+
 
 def plot_images(images, titles, columns=7, size=1.3):
     """Show images in a grid.
@@ -139,7 +148,9 @@ def plot_robustness(tables, lowest=0.0):
             rows = table[table["corruption"] == name].sort_values("severity")
             ax.plot(rows["severity"], rows["accuracy"], marker=".", label=run_name)
             ax.fill_between(rows["severity"], rows["low"], rows["high"], alpha=0.2)
-        ax.set(title=name, ylim=(lowest, 1))
+        ax.set(title=name, xlabel=SEVERITY_UNITS[name], ylim=(lowest, 1))
+    for ax in axes[:, 0]:
+        ax.set_ylabel("accuracy")
     # Below the panels: in any of them it would lie on the curves of one network or another.
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return axes
