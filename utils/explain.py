@@ -9,7 +9,7 @@ import tensorflow as tf
 def grad_cam(model, image, class_index=None):
     """Heat map of the places that speak for a class (Selvaraju et al. 2017, arXiv:1610.02391).
 
-    Taught in notebook 03.
+    Taught in notebooks 03 and 04.
 
     Parameters
     ----------

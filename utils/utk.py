@@ -38,7 +38,7 @@ def prepare_utk(split_name="default", seed=0, source=None, destination=None):
     """Prepare UTKFace, or load its tables when that was done before.
 
     Taught in notebooks/02_prepare_utk.ipynb. Raw files are copied, byte by byte, never moved.
-    Images of which there are several copies all go to training, so that no copy crosses over
+    Images that occur several times, byte by byte, all go to training, so that no copy crosses over
     and validation and test faces are counted once.
 
     Parameters
