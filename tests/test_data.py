@@ -91,13 +91,14 @@ def test_audit_against_hand_counts():
 
 def test_a_picture_stored_again_is_like_its_original(prepared_workspace):
     prepared = load_prepared("utkface")
-    _, _, training = load_split("utkface", "train", face_input_for("utkface", 24, 24, "grey"))
-    _, _, files = load_split("utkface", "test", face_input_for("utkface", 24, 24, "grey"))
+    tiny = face_input_for("utkface", 24, 24, "grey")
+    _, _, training = load_split("utkface", "train", tiny)
+    _, _, files = load_split("utkface", "test", tiny)
     darker = cv2.resize(read_image(training[3]) // 2, (120, 120), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(files[1]), darker)
     small = {}
     for name in ("train", "test"):
-        images, _, _ = load_split("utkface", name, face_input_for("utkface", 24, 24, "grey"))
+        images, _, _ = load_split("utkface", name, tiny)
         small[name] = [image.ravel().astype(float) for image in images]
     likeness = likeness_to_training(prepared, "test")
     nearest = [max(np.corrcoef(a, b)[0, 1] for b in small["train"]) for a in small["test"]]
