@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ import tensorflow as tf
 from utils import config, training
 from utils.data import FIVE_EMOTIONS, face_input_for, load_split
 from utils.evaluation import evaluate
-from utils.files import sha256_of
+from utils.files import sha256_of, write_json
 from utils.models import build, save_pretrained
 from utils.normalization import renew_statistics
 from utils.pipeline import views
@@ -405,6 +405,33 @@ def test_a_teacher_of_something_else_is_refused(prepared_workspace, monkeypatch,
         with pytest.raises(ValueError, match=f"teacher {name} has input and classes"):
             train(replace(SMALL, teachers=(name,)))
         assert not (prepared_workspace / "outputs" / "runs" / "small").exists()
+
+
+def test_a_finished_run_teaches_where_nothing_is_shipped_by_its_name(
+    prepared_workspace, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
+    elder = train(replace(SMALL, name="elder", epochs=1))
+    taught = replace(SMALL, name="taught", epochs=1, teachers=("elder",))
+    teacher = training._load_teacher(taught, "elder")
+    for one, other in zip(teacher.get_weights(), elder.load_model().get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    checksum = sha256_of(elder.folder / "model.weights.h5")
+    assert train(taught).metrics["teachers"] == {"elder": checksum}
+    # What is shipped comes first: its file is in git, a run's is not.
+    ship_untrained("elder")
+    later = train(replace(taught, name="later"))
+    assert later.metrics["teachers"] == {"elder": sha256_of(tmp_path / "elder.npz")}
+
+
+def test_a_teacher_that_may_know_test_images_is_refused(prepared_workspace, monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
+    folder = prepared_workspace / "outputs" / "runs" / "elder"
+    write_json(folder / "spec.json", asdict(replace(SMALL, name="elder", split_name="report")))
+    write_json(folder / "metrics.json", {})
+    with pytest.raises(ValueError, match="teacher elder learned on the split 'report'"):
+        train(replace(SMALL, teachers=("elder",)))
+    assert not (folder.parent / "small").exists()
 
 
 def test_training_goes_on_from_shipped_weights(prepared_workspace, monkeypatch, tmp_path):

@@ -42,7 +42,7 @@ from utils.distribution import (
 )
 from utils.evaluation import evaluate
 from utils.ferplus import load_votes, soften
-from utils.files import read_json, remove, replaced_when_done, write_json
+from utils.files import read_json, remove, replaced_when_done, sha256_of, write_json
 from utils.models import (
     build,
     count_parameters,
@@ -102,8 +102,9 @@ class RunSpec:
     labels : {"own", "ferplus"}
         "ferplus" learns from the shares of ten people's votes; validation and test keep their own.
     teachers : tuple of str
-        Names of shipped networks. What is learned is then half the label and half the mean of
-        their answers to the image, each of these averaged over `utils.pipeline.views`.
+        Names of shipped networks or, where none has that name, of finished runs whose weights are
+        on this machine. What is learned is then half the label and half the mean of their answers
+        to the image, each of these averaged over `utils.pipeline.views`.
     initial_weights : str
         Name of a shipped network of the same architecture, arguments, input and classes, from
         whose weights training goes on (fine-tuning); empty for random ones. Shipped weights are
@@ -308,7 +309,7 @@ def train(spec):
         other images than those that are prepared; or a batch cannot be shared, or a teacher has
         another input or other classes, or the network of the initial weights is another one.
     FileNotFoundError
-        If the data are not prepared, or a shipped network that the spec names is not there.
+        If the data are not prepared, or a network that the spec names is not there.
     """
     strategy = choose_strategy()
     folder = config.runs_dir(spec.dataset) / spec.name
@@ -414,6 +415,7 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
     frozen_seconds = sum(_frozen_seconds(folder).values())
     num_images = len(data["train"][0])
     trainable, frozen = count_parameters(trained)
+    initial = spec.initial_weights
     metrics |= {
         "train_images": num_images,
         "trainable_parameters": trainable,
@@ -425,16 +427,19 @@ def _score(folder, spec, model, trained_part, data, precision, strategy):
         "wall_seconds": round(float(seconds.sum()) + frozen_seconds, 1),
         "images_per_second": round(num_images / float(seconds.median()), 1),
         "data": fingerprint(load_prepared(spec.dataset, spec.split_name)),
-        "teachers": _checksums(spec.teachers),
-        "initial_weights": _checksums(filter(None, [spec.initial_weights])),
+        "teachers": {name: _checksum(spec, name) for name in spec.teachers},
+        "initial_weights": {initial: find_pretrained(initial)[1].weights_sha256} if initial else {},
         "versions": _versions(),
     }
     write_json(folder / "metrics.json", metrics)
 
 
-def _checksums(names):
-    """Of shipped networks, by name: another one may be shipped by that name some day."""
-    return {name: find_pretrained(name)[1].weights_sha256 for name in names}
+def _checksum(spec, name):
+    """Of a teacher's weights: another one may have that name some day."""
+    run = _run_that_teaches(spec, name)
+    if run:
+        return sha256_of(run.folder / "model.weights.h5")
+    return find_pretrained(name)[1].weights_sha256
 
 
 def load_runs(folder):
@@ -553,8 +558,24 @@ def _load(spec, split):
     return images, y_true
 
 
+def _run_that_teaches(spec, name):
+    """The finished run of that name, or None if there is none or a network is shipped by it."""
+    folder = config.runs_dir(spec.dataset) / name
+    shipped = config.PRETRAINED_DIR / f"{name}.npz"
+    if shipped.is_file() or not (folder / "metrics.json").is_file():
+        return None
+    run = Run(folder, RunSpec.from_json(read_json(folder / "spec.json")))
+    if run.spec.split_name != spec.split_name:
+        raise ValueError(
+            f"teacher {name} learned on the split {run.spec.split_name!r} and may know validation "
+            f"and test images of {spec.split_name!r}, expected one that learned on the latter"
+        )
+    return run
+
+
 def _load_teacher(spec, name):
-    teacher, contract = load_pretrained(name)
+    run = _run_that_teaches(spec, name)
+    teacher, contract = (run.load_model(), run.spec.contract) if run else load_pretrained(name)
     theirs, ours = ((x.face_input, tuple(x.class_names)) for x in (contract, spec.contract))
     if theirs != ours:
         raise ValueError(
