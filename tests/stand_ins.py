@@ -18,5 +18,15 @@ EMOTION = untrained("fer2013", EMOTIONS, "grey")
 GENDER = untrained("utkface", GENDERS, "rgb")
 
 
+def keep_the_scale(mobilenet):
+    """He-normal kernels, in place: from Keras' own the outputs fade to 0 over the layers."""
+    random = np.random.default_rng(0)
+    for layer in mobilenet.layers:
+        for weight in layer.weights:
+            if weight.name == "kernel":
+                inputs = 9 if "dw" in layer.name else np.prod(weight.shape[:-1])
+                weight.assign(random.normal(0, np.sqrt(2 / inputs), weight.shape))
+
+
 def noise(height=120, width=160, channels=(3,)):
     return np.random.default_rng(0).integers(0, 256, (height, width, *channels), dtype=np.uint8)

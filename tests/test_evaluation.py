@@ -66,6 +66,12 @@ def test_per_class_table_by_hand():
     assert table["recall high"].tolist() == pytest.approx([0.939, 0.905, 1], abs=1e-3)
 
 
+def test_predictions_that_are_no_numbers_are_refused():
+    probabilities = np.array([[0.7, 0.3], [np.nan, 0.1], [0.2, 0.8]])
+    with pytest.raises(ValueError, match="1 of 3 predictions are not finite"):
+        evaluate(np.array([0, 0, 1]), probabilities)
+
+
 def test_macro_f1_interval_is_that_of_a_plain_loop():
     draw = np.random.default_rng(7)
     y_true = draw.integers(0, 3, 200)

@@ -43,7 +43,9 @@ def test_the_sample_in_git_is_what_the_script_makes(made_twice):
         if name.endswith(".jpg") and "20_1_0_20170116" not in name:
             difference = read_image(made[name]).astype(int) - read_image(stored[name])
             assert np.abs(difference).mean() < 2, name
-    for new, old in zip(open_source(made["clip.mp4"]), open_source(stored["clip.mp4"])):
+    for new, old in zip(
+        open_source(made["clip.mp4"]), open_source(stored["clip.mp4"]), strict=True
+    ):
         assert np.abs(new.astype(int) - old).mean() < 6
 
 

@@ -5,7 +5,7 @@ from utils import config, shipping
 from utils.data import load_split
 from utils.evaluation import fit_temperature, sharpen
 from utils.models import load_pretrained
-from utils.training import RunSpec, train
+from utils.training import Run, RunSpec, train
 
 
 def test_a_shipped_network_is_calibrated(prepared_workspace, monkeypatch, tmp_path, capsys):
@@ -48,12 +48,28 @@ def test_a_network_of_votes_is_calibrated_by_votes(prepared_workspace, monkeypat
     assert share == 1
 
 
+def test_the_threshold_is_not_rounded_above_the_images_it_is_for(
+    prepared_workspace, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path / "pretrained")
+    spec = RunSpec("small", "fer2013", "compact", 1, arguments={"widths": [8]}, batch_size=16)
+    monkeypatch.setattr(shipping, "choose_threshold", lambda *_: (0.99996, 1.0))
+    contract, _ = shipping.ship(train(spec), 1.0)
+    assert contract.unsure_below == 0.9999
+
+
+def test_a_network_that_may_know_test_images_is_not_shipped(workspace):
+    spec = RunSpec("known", "utkface", "compact", 1, split_name="report")
+    with pytest.raises(ValueError, match="learned on the split 'report'"):
+        shipping.ship(Run(workspace / "outputs" / "runs" / "known", spec), 0.9)
+
+
 def test_missing_run_is_an_error_in_a_line(workspace, capsys):
     assert shipping.main(["none", "--accuracy", "0.8"]) == 1
-    assert capsys.readouterr().err.startswith("error: ")
+    assert "none is no finished run" in capsys.readouterr().err
 
 
 def test_an_accuracy_that_is_never_reached_is_refused(prepared_workspace):
     spec = RunSpec("small", "fer2013", "compact", 1, arguments={"widths": [8]}, batch_size=16)
-    with pytest.raises(ValueError, match="no threshold"):
+    with pytest.raises(ValueError, match=r"an accuracy of 1\.01 .* ask for less"):
         shipping.ship(train(spec), 1.01)

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from stand_ins import keep_the_scale
 
 from utils import config, training
 from utils.data import FIVE_EMOTIONS, face_input_for, load_split
@@ -140,17 +141,10 @@ def test_a_run_interrupted_while_it_is_scored_trains_no_epoch_again(
 
 
 def write_weights_that_keep_the_scale():
-    """He-normal kernels as ImageNet weights: Keras' own would fade to 0 over the frozen layers."""
     source = keras.applications.MobileNet(include_top=False, pooling="avg", weights=None)
-    noise = np.random.default_rng(0)
-    arrays = {}
-    for layer in source.layers:
-        for weight in layer.weights:
-            value = weight.numpy()
-            if weight.name == "kernel":
-                inputs = 9 if "dw" in layer.name else np.prod(value.shape[:3])
-                value = noise.normal(0, np.sqrt(2 / inputs), value.shape).astype(np.float32)
-            arrays[f"{layer.name}__{weight.name}"] = value
+    keep_the_scale(source)
+    weights = ((layer.name, weight) for layer in source.layers for weight in layer.weights)
+    arrays = {f"{name}__{weight.name}": weight.numpy() for name, weight in weights}
     np.savez(config.imagenet_path(), **arrays)
 
 
@@ -426,11 +420,17 @@ def test_a_finished_run_teaches_where_nothing_is_shipped_by_its_name(
 
 def test_a_teacher_that_may_know_test_images_is_refused(prepared_workspace, monkeypatch, tmp_path):
     monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
+    taught = replace(SMALL, teachers=("elder",))
+    with pytest.raises(FileNotFoundError, match="teacher elder is neither"):
+        train(taught)
     folder = prepared_workspace / "outputs" / "runs" / "elder"
     write_json(folder / "spec.json", asdict(replace(SMALL, name="elder", split_name="report")))
-    write_json(folder / "metrics.json", {})
+    write_json(folder / "metrics.json", {"data": {"train": "of other images"}})
     with pytest.raises(ValueError, match="teacher elder learned on the split 'report'"):
-        train(replace(SMALL, teachers=("elder",)))
+        train(taught)
+    write_json(folder / "spec.json", asdict(replace(SMALL, name="elder")))
+    with pytest.raises(ValueError, match="elder is a run on other images or splits"):
+        train(taught)
     assert not (folder.parent / "small").exists()
 
 

@@ -4,6 +4,7 @@ python -m utils.shipping --help
 """
 
 import argparse
+import math
 import sys
 from dataclasses import replace
 
@@ -34,7 +35,19 @@ def ship(run, accuracy):
     contract : utils.contracts.ModelContract
     share : float
         Of the validation images on which it is not unsure.
+
+    Raises
+    ------
+    ValueError
+        If the run is of another split than the default one, or no threshold will do.
+    FileNotFoundError
+        If the weights are not on this machine.
     """
+    if run.spec.split_name != "default":
+        raise ValueError(
+            f"{run.spec.name} learned on the split {run.spec.split_name!r}, expected 'default', on "
+            "whose test images shipped networks are evaluated: it may have learned from these"
+        )
     model = run.load_model()
     y_true, probabilities = run.predictions("valid")
     if run.spec.labels == "ferplus":  # then what most people say is what it should say
@@ -44,8 +57,10 @@ def ship(run, accuracy):
     temperature = fit_temperature(y_true, probabilities)
     threshold, share = choose_threshold(y_true, sharpen(probabilities, temperature), accuracy)
     calibrate(model, temperature)
+    # Rounded up, the threshold could lie above the images it was chosen for.
+    unsure_below = math.floor(threshold * 1e4) / 1e4
     contract = replace(
-        run.spec.contract, temperature=round(temperature, 4), unsure_below=round(threshold, 4)
+        run.spec.contract, temperature=round(temperature, 4), unsure_below=unsure_below
     )
     save_pretrained(model, contract, run.spec.name)
     return contract, share
@@ -66,6 +81,10 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     folder = config.RUNS_DIR / options.name
     try:
+        if not (folder / "metrics.json").is_file():
+            raise FileNotFoundError(
+                f"{folder} is no finished run: python tasks.py train --help says how to make one"
+            )
         run = Run(folder, RunSpec.from_json(read_json(folder / "spec.json")))
         contract, share = ship(run, options.accuracy)
     except (ValueError, FileNotFoundError) as error:

@@ -307,7 +307,8 @@ def train(spec):
     ValueError
         If the folder of that name belongs to another spec, with the fields that differ, or to
         other images than those that are prepared; or a batch cannot be shared, or a teacher has
-        another input or other classes, or the network of the initial weights is another one.
+        another input or other classes or learned on other images, or the network of the initial
+        weights is another one.
     FileNotFoundError
         If the data are not prepared, or a network that the spec names is not there.
     """
@@ -559,17 +560,22 @@ def _load(spec, split):
 
 
 def _run_that_teaches(spec, name):
-    """The finished run of that name, or None if there is none or a network is shipped by it."""
-    folder = config.runs_dir(spec.dataset) / name
-    shipped = config.PRETRAINED_DIR / f"{name}.npz"
-    if shipped.is_file() or not (folder / "metrics.json").is_file():
+    """The finished run of that name, or None where a network is shipped by it."""
+    if (config.PRETRAINED_DIR / f"{name}.npz").is_file():
         return None
+    folder = config.runs_dir(spec.dataset) / name
+    if not (folder / "metrics.json").is_file():
+        raise FileNotFoundError(
+            f"teacher {name} is neither a network in {config.PRETRAINED_DIR} nor a finished run in "
+            f"{folder.parent}: train it first"
+        )
     run = Run(folder, RunSpec.from_json(read_json(folder / "spec.json")))
     if run.spec.split_name != spec.split_name:
         raise ValueError(
             f"teacher {name} learned on the split {run.spec.split_name!r} and may know validation "
             f"and test images of {spec.split_name!r}, expected one that learned on the latter"
         )
+    _refuse_other_images(run)
     return run
 
 
