@@ -4,6 +4,7 @@
     python tasks.py test    run all tests and notebooks on the sample data
     python tasks.py lab     open JupyterLab
     python tasks.py train   train the spec of a stored run again (--help says how)
+    python tasks.py ship    put a trained network into outputs/pretrained (--help says how)
     python tasks.py report  one HTML page from all finished runs
     python tasks.py evaluate --fer FILE --utk FOLDER   score the shipped networks on your data
     python tasks.py benchmark   how fast the loop is here, beside the report's
@@ -29,6 +30,7 @@ COMMANDS = {
     "run": ["-m", "utils.realtime"],
     "test": ["-m", "pytest"],
     "train": ["-m", "utils.training"],
+    "ship": ["-m", "utils.shipping"],
     "report": ["-m", "utils.report"],
     "evaluate": ["-m", "utils.evaluation"],
     "benchmark": ["-m", "utils.benchmark"],

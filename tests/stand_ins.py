@@ -1,4 +1,7 @@
-"""Networks without training and pictures of noise, for the tests of the loop."""
+"""Networks without training, pictures of noise and damaged archives, for several tests."""
+
+import gzip
+import tarfile
 
 import numpy as np
 
@@ -30,3 +33,19 @@ def keep_the_scale(mobilenet):
 
 def noise(height=120, width=160, channels=(3,)):
     return np.random.default_rng(0).integers(0, 256, (height, width, *channels), dtype=np.uint8)
+
+
+def damage_header(path, member):
+    """Change a bit in the header of a member of a tar.gz, at which tarfile ends without a word."""
+    with tarfile.open(path) as archive:
+        offset = archive.getmember(member).offset
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[offset + 150] ^= 1  # of the header's checksum
+    path.write_bytes(gzip.compress(content))
+
+
+def damage_content(path, _):
+    """Change a bit in the middle of a tar.gz, which only the checksum of gzip can tell."""
+    stored = bytearray(gzip.compress(gzip.decompress(path.read_bytes()), compresslevel=0))
+    stored[len(stored) // 2] ^= 1
+    path.write_bytes(stored)

@@ -26,6 +26,17 @@ def test_a_frame_is_answered_with_boxes_in_shares_of_the_picture(camera):
     assert answer["faces"] == [{"box": [0.25, 0.25, 0.5, 0.5], "text": "Sad, M  90% 70%"}]
 
 
+def test_a_frame_that_cannot_be_labelled_is_answered_too(camera, monkeypatch):
+    def fails(frame):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(camera, "_label", fails)
+    content = {"kind": "frame", "number": 3}
+    with pytest.raises(RuntimeError):
+        camera._answer(camera, content, [jpeg(np.zeros((48, 64, 3), np.uint8))])
+    assert [(x["kind"], x["number"]) for x in camera.sent] == [("error", 3)]
+
+
 @pytest.mark.parametrize("content", [b"no jpeg", b""])
 def test_what_is_no_picture_is_answered_with_an_error(camera, content):
     camera._handle_custom_msg({"kind": "frame", "number": 1}, [memoryview(content)])

@@ -7,6 +7,7 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
+from stand_ins import damage_content, damage_header
 
 from utils import config, fer
 from utils.data import EMOTIONS, audit
@@ -98,10 +99,11 @@ def test_broken_rows_are_listed_with_the_reason(workspace):
         f"1,{good[:-1]}256,Training",
         "1,,Training",
         f" 6 ,{good},PrivateTest",
+        f"3,{good},PublicTest",
     ]
     (workspace / "data" / "raw" / "fer2013.csv").write_text("\n".join(lines))
     prepared = prepare_fer()
-    assert prepared.labels["label"].tolist() == ["angry", "neutral"]
+    assert prepared.labels["label"].tolist() == ["angry", "neutral", "happy"]
     assert prepared.left_out["item"].tolist() == list(range(1, 9))
     assert prepared.left_out["reason"].tolist() == [
         "unknown emotion '12'",
@@ -123,6 +125,37 @@ def test_a_file_without_usable_rows_is_an_error(workspace):
     with pytest.raises(ValueError, match="no usable image in 1 rows"):
         prepare_fer()
     assert not config.prepared_dir("fer2013").exists()
+
+
+def test_a_file_that_was_cut_off_after_a_row_is_an_error(workspace, sample_text):
+    rows = sample_text.splitlines(keepends=True)
+    kept = b"".join(row for row in rows if not row.strip().endswith(b"PrivateTest"))
+    assert len(rows) - len(kept.splitlines()) == 15
+    (workspace / "data" / "raw" / "fer2013.csv").write_bytes(kept)
+    with pytest.raises(ValueError, match="'test': 0.*cut off"):
+        prepare_fer()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.decode().encode("utf-16"),
+        lambda text: text + b'6,"' + 200_000 * b"1 ",  # a quote that is never closed
+    ],
+)
+def test_a_csv_that_is_no_text_is_refused_in_a_sentence(workspace, sample_text, damage):
+    (workspace / "data" / "raw" / "fer2013.csv").write_bytes(damage(sample_text))
+    with pytest.raises(ValueError, match=r"fer2013\.csv cannot be read"):
+        prepare_fer()
+
+
+@pytest.mark.parametrize("damage", [damage_header, damage_content])
+def test_a_damaged_tar_is_refused(workspace, sample_text, damage):
+    path = workspace / "data" / "raw" / "fer2013.tar.gz"
+    write_tar(path, sample_text)
+    damage(path, "fer2013/fer2013.csv")
+    with pytest.raises(ValueError, match=r"fer2013\.tar\.gz cannot be read"):
+        prepare_fer()
 
 
 def test_the_challenge_tar_unpacked(workspace, sample_text):

@@ -48,6 +48,17 @@ def test_damaged_archives_are_refused_in_one_way(tmp_path, read, content):
             read(path)
 
 
+def test_a_file_that_is_open_elsewhere_is_said_to_be(tmp_path, monkeypatch):
+    def locked(source, target):
+        raise PermissionError("used by another process")
+
+    monkeypatch.setattr("os.replace", locked)
+    with pytest.raises(PermissionError, match=r"table\.csv could not be replaced.*partial-table"):
+        with replaced_when_done(tmp_path / "table.csv") as partial:
+            partial.write_text("whole")
+    assert (tmp_path / "partial-table.csv").read_text() == "whole"
+
+
 def test_a_folder_is_never_replaced(tmp_path):
     folder = tmp_path / "results"
     with replaced_when_done(folder) as partial:

@@ -387,6 +387,17 @@ def test_a_size_that_cannot_be_written_is_said(tmp_path, classifier):
     assert not list(tmp_path.iterdir())
 
 
+def test_no_frames_cannot_be_asked_for(classifier):
+    with pytest.raises(ValueError, match="max_frames is 0"):
+        run([noise()], classifier, max_frames=0)
+
+
+def test_the_video_of_a_folder_without_a_name_has_one(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert realtime._default_video_path(".").name == f"{tmp_path.name}.mp4"
+    assert realtime._default_video_path(tmp_path.anchor).name == "pictures.mp4"
+
+
 def test_the_source_is_never_overwritten(classifier):
     before = config.SAMPLE_CLIP.read_bytes()
     with pytest.raises(ValueError, match="is the source"):

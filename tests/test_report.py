@@ -81,6 +81,26 @@ def test_a_run_without_predictions_is_shown_as_far_as_it_goes(runs_dir):
     assert "missing (no predictions.npz)" in page and "Last epoch" in page
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "spec.json").write_text(
+            '{"name": "cut", "of another": "version"}'
+        ),
+        lambda folder: (folder / "metrics.json").write_text('{"test": {"acc'),
+        lambda folder: (folder / "metrics.json").write_text("{}"),
+        lambda folder: (folder / "history.csv").unlink(),
+        lambda folder: (folder / "predictions.npz").write_bytes(b"PK cut off"),
+    ],
+)
+def test_a_damaged_run_leaves_the_page_of_the_others(runs_dir, damage):
+    shutil.copytree(runs_dir / "emotion_final", runs_dir / "cut")
+    damage(runs_dir / "cut")
+    page = build_report(runs_dir, "x")
+    assert "cut: its files cannot be read (" in page
+    assert page.count('src="data:image/png;base64,') == 1
+
+
 def test_no_runs_make_a_page_of_missing_things(workspace):
     (workspace / "outputs" / "runs").mkdir(parents=True)
     page = build_report(workspace / "outputs" / "runs", "empty")
@@ -96,3 +116,6 @@ def test_the_command_writes_the_page_and_refuses_a_wrong_folder(runs_dir, tmp_pa
         report.main(["--runs", str(tmp_path / "none"), "--output", str(output)])
     assert stop.value.code == 1
     assert "is no folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        report.main(["--runs", str(runs_dir), "--output", str(tmp_path)])
+    assert "is a folder that is there already" in capsys.readouterr().err

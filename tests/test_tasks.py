@@ -62,6 +62,11 @@ def test_report_makes_the_page_of_the_runs_in_git(installed, tmp_path, capfd):
     assert runs and all(name in page for name in runs)
 
 
+def test_ship_says_what_is_no_run(installed, capfd):
+    assert installed.main(["ship", "none", "--accuracy", "0.8"]) == 1
+    assert "none is no finished run" in capfd.readouterr().err
+
+
 def test_test_collects_unit_tests_and_all_notebooks(installed, capfd):
     assert installed.main(["test", "--collect-only", "-q"]) == 0
     collected = capfd.readouterr().out

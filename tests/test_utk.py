@@ -3,6 +3,7 @@ import tarfile
 
 import pandas as pd
 import pytest
+from stand_ins import damage_content, damage_header
 
 from utils import config
 from utils.data import audit
@@ -84,6 +85,32 @@ def test_tar_in_any_order_gives_the_same_split_as_the_folder(workspace):
     from_tar = prepare_utk().labels
     from_tar["item"] = from_tar["item"].str.removeprefix("UTKFace/")
     pd.testing.assert_frame_equal(from_folder, from_tar)
+
+
+@pytest.mark.parametrize("damage", [damage_header, damage_content])
+def test_a_damaged_tar_is_refused(workspace, damage):
+    path = workspace / "data" / "raw" / "UTKFace.tar.gz"
+    source = config.SAMPLE_DIR / "raw" / "UTKFace"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(source, "UTKFace")
+    member = sorted(source.iterdir())[20].name
+    damage(path, f"UTKFace/{member}")
+    with pytest.raises(ValueError, match=r"UTKFace\.tar\.gz cannot be read"):
+        prepare_utk()
+
+
+def test_a_name_twice_in_a_tar_is_used_once(workspace):
+    first, second, *others = sorted((config.SAMPLE_DIR / "raw" / "UTKFace").iterdir())
+    with tarfile.open(workspace / "data" / "raw" / "UTKFace.tar.gz", "w:gz") as archive:
+        for path in (first, *others):
+            archive.add(path, f"UTKFace/{path.name}")
+        archive.add(second, f"UTKFace/{first.name}")
+    prepared = prepare_utk()
+    row = prepared.labels.set_index("item").loc[f"UTKFace/{first.name}"]
+    assert (prepared.folder / row["file"]).read_bytes() == first.read_bytes()
+    assert all((prepared.folder / file).is_file() for file in prepared.labels["file"])
+    reasons = prepared.left_out.set_index("item")["reason"]
+    assert reasons[f"UTKFace/{first.name}"] == "another file of this name came before"
 
 
 def test_every_image_twice_in_one_archive_is_used_once(workspace):

@@ -186,7 +186,7 @@ def time_frames(label, frames):
 
 def seconds_to_first_label(clip, detector, runtime):
     """From the start of the program to its first labelled frame, with everything loaded anew."""
-    source = str(Path(clip).resolve())
+    source = str(Path(clip).expanduser().resolve())
     with tempfile.TemporaryDirectory() as folder:
         options = ["--source", source, "--detector", detector, "--runtime", runtime]
         output = ["--no-display", "--max-frames", "1", "--output", str(Path(folder) / "frame.mp4")]

@@ -44,12 +44,12 @@ function render({ model, el }) {
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640 }, audio: false });
       if (disposed) return end(); // the cell was run again while the browser asked
+      video.srcObject = stream;
+      await video.play();
     } catch (error) {
-      return fail(REASONS[error.name] || `The camera could not be opened: ${error.message}`);
+      return end(REASONS[error.name] || `The camera could not be opened: ${error.message}`);
     }
     stream.getTracks()[0].addEventListener("ended", () => end("The camera went away."));
-    video.srcObject = stream;
-    await video.play();
     stop.disabled = false;
     state.textContent = "Waiting for the first labels ...";
     times = [];
@@ -81,6 +81,7 @@ function render({ model, el }) {
     small.toBlob(
       async (blob) => {
         if (!stream) return;
+        if (!blob) return end("The browser could not read a frame of the camera.");
         number += 1;
         model.send({ kind: "frame", number }, undefined, [await blob.arrayBuffer()]);
       },

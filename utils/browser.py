@@ -49,19 +49,18 @@ class BrowserCamera(anywidget.AnyWidget):
                 self.send({**content, "kind": "error", "text": "The kernel got no picture."})
                 return
             height, width = frame.shape[:2]
-            faces = [
-                {
-                    "box": list(np.divide(face.box, (width, height, width, height))),
-                    "text": face.caption,
-                }
-                for face in self._label(frame)
-            ]
-            milliseconds = 1000 * (time.perf_counter() - begin)
-        self.send(
-            {
-                "kind": "faces",
-                "number": content["number"],
-                "faces": faces,
-                "milliseconds": milliseconds,
-            }
-        )
+            # The browser waits for an answer: it gets one also where labelling fails.
+            failed = "The kernel could not label this frame: JupyterLab's log has its message."
+            answer = {**content, "kind": "error", "text": failed}
+            try:
+                faces = [
+                    {
+                        "box": list(np.divide(face.box, (width, height, width, height))),
+                        "text": face.caption,
+                    }
+                    for face in self._label(frame)
+                ]
+                milliseconds = 1000 * (time.perf_counter() - begin)
+                answer |= {"kind": "faces", "faces": faces, "milliseconds": milliseconds}
+            finally:
+                self.send(answer)

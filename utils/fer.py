@@ -19,6 +19,7 @@ from utils import config
 from utils.data import (
     EMOTIONS,
     LEFT_OUT_COLUMNS,
+    SPLITS,
     PreparedDataset,
     is_prepared,
     make_class_folders,
@@ -30,6 +31,7 @@ from utils.files import (
     decode_image,
     encode_image,
     refuse_damaged,
+    refuse_rest,
     replaced_when_done,
 )
 
@@ -43,6 +45,7 @@ FOLDER_TO_SPLIT = {
     "val": "valid",
     "test": "test",
 }
+ENCODING = "utf-8-sig"  # some programs save a csv with a byte order mark
 OTHER_CLASS_NAMES = {"disgusted": "disgust", "fearful": "fear", "surprised": "surprise"}
 
 
@@ -96,6 +99,12 @@ def prepare_fer(source=None, destination=None):
         notes = ()
         if source.is_dir() and not (labels["split"] == "valid").any():
             labels, notes = _halve_test_split(partial, labels)
+        counts = labels["split"].value_counts().reindex(SPLITS, fill_value=0)
+        if not counts.all():
+            raise ValueError(
+                f"{source} has {counts.to_dict()} images, expected some in each split: it was "
+                "probably cut off, get it again"
+            )
         prepared = PreparedDataset(
             folder=destination,
             dataset="fer2013",
@@ -114,16 +123,18 @@ def _open_text(path):
     """Open the csv in `path`, packed or not, as text."""
     if path.name.endswith((".tar.gz", ".tgz")):
         with tarfile.open(path) as archive:
-            member = _csv_member(path, archive.getnames())
-            yield io.TextIOWrapper(archive.extractfile(member), encoding="utf-8", newline="")
+            names = archive.getnames()
+            refuse_rest(archive)
+            member = _csv_member(path, names)
+            yield io.TextIOWrapper(archive.extractfile(member), encoding=ENCODING, newline="")
     elif path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
             member = _csv_member(path, archive.namelist())
             with archive.open(member) as stream:
-                yield io.TextIOWrapper(stream, encoding="utf-8", newline="")
+                yield io.TextIOWrapper(stream, encoding=ENCODING, newline="")
     else:
         open_packed = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-        with open_packed(path, "rt", encoding="utf-8", newline="") as stream:
+        with open_packed(path, "rt", encoding=ENCODING, newline="") as stream:
             yield stream
 
 

@@ -1,5 +1,6 @@
 """Files that are either whole or not there, and pictures under any file name."""
 
+import csv
 import gzip
 import hashlib
 import json
@@ -50,7 +51,13 @@ def replaced_when_done(path):
     partial = path.with_name(f"partial-{path.name}")
     remove(partial)
     yield partial
-    os.replace(partial, path)
+    try:
+        os.replace(partial, path)
+    except PermissionError as error:
+        raise PermissionError(
+            f"{path} could not be replaced ({error}), probably because another program has it "
+            f"open: close it there; what was made is in {partial}"
+        ) from error
 
 
 @contextmanager
@@ -60,18 +67,33 @@ def refuse_damaged(archive):
     Raises
     ------
     ValueError
-        If reading the archive fails in the block.
+        If reading the archive fails in the block, or the text of a csv in it.
     """
     try:
         yield
     except (
         *(EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile),
-        *(tarfile.TarError, zipfile.BadZipFile),
+        *(tarfile.TarError, zipfile.BadZipFile, UnicodeDecodeError, csv.Error),
     ) as error:
         raise ValueError(
             f"{archive} cannot be read ({error}): it is damaged, cut off or of another kind than "
             "expected; get it again, or unpack it and give the folder or file that comes out"
         ) from error
+
+
+def refuse_rest(archive):
+    """Refuse a tar of which something is left when all its members were read.
+
+    At a header that it cannot read tarfile ends without a word, and what follows would be lost.
+    Reading the rest has gzip compare its checksum, too.
+
+    Raises
+    ------
+    tarfile.ReadError
+        Which `refuse_damaged` turns into a sentence.
+    """
+    if archive.fileobj.read().strip(b"\0"):
+        raise tarfile.ReadError("a header in the middle is unreadable")
 
 
 def remove(path):

@@ -44,7 +44,9 @@ def compile_litert(load_model, contract):
     if not (contract.weights_sha256 and path.is_file()):
         with replaced_when_done(path) as partial:
             load_model().export(partial, format="litert", verbose=False)
-    interpreter = Interpreter(str(path), num_threads=min(4, os.cpu_count() or 1))
+    # Read here: LiteRT opens no path with other than ASCII letters under Windows.
+    threads = min(4, os.cpu_count() or 1)
+    interpreter = Interpreter(model_content=path.read_bytes(), num_threads=threads)
     input_index = interpreter.get_input_details()[0]["index"]
     output_index = interpreter.get_output_details()[0]["index"]
 

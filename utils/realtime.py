@@ -87,6 +87,7 @@ def run(
     video_path, csv_path : path-like, optional
         Where the annotated frames, and a row for each face, are written.
     max_frames : int, optional
+        At least 1.
     mirror : bool
         Swap left and right, as people expect of a camera that looks at them.
     skip_late : bool
@@ -100,9 +101,11 @@ def run(
     ------
     FileNotFoundError, ValueError, OSError
         See `utils.sources.open_source`; ValueError also if the video would replace the source or
-        has a name of another kind.
+        has a name of another kind, or `max_frames` is below 1.
     """
     check_video_name(video_path)
+    if max_frames is not None and max_frames < 1:
+        raise ValueError(f"max_frames is {max_frames}, expected at least 1, or None for all")
     frames = frames_with_face = frames_written = skipped = in_a_row = 0
     stop_reason, failure = "", None
     with ExitStack() as stack:
@@ -263,7 +266,8 @@ def _default_video_path(source):
     if source.isdigit():
         # A second recording must not replace the first.
         return config.REALTIME_DIR / f"camera_{source}_{time.strftime('%Y%m%d-%H%M%S')}.mp4"
-    return config.REALTIME_DIR / f"{Path(source).stem}.mp4"
+    name = Path(source).expanduser().resolve().stem or "pictures"  # the root of a disk has none
+    return config.REALTIME_DIR / f"{name}.mp4"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ The page needs no other file, always has the same order, and says what is missin
 import argparse
 import base64
 import io
+import zipfile
 from dataclasses import MISSING, fields
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from utils.data import CLASSES, SPLITS, fingerprint, load_prepared
 from utils.evaluation import confusion, per_class
 from utils.files import replaced_when_done
 from utils.plots import plot_confusion_matrix, plot_history
-from utils.training import RunSpec, load_runs, tabulate
+from utils.training import RunSpec, load_run, tabulate
 from utils.trials import TRIALS, compare_with_report
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -31,6 +32,8 @@ SHARES = {
     "report", "report low", "report high", "validation", "test", "low", "high",
     "precision", "recall", "recall low", "recall high", "F1", "macro F1",
 }  # fmt: skip
+# What a file that was cut off, edited or made by another version raises when it is read.
+DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, zipfile.BadZipFile)
 SAMPLE_IMAGES = 100  # a run on fewer training images was made on the sample
 
 
@@ -56,7 +59,20 @@ def build_report(runs_dir, title):
         raise FileNotFoundError(
             f"{runs_dir} is no folder: expected one with a folder for each run, as outputs/runs is"
         )
-    finished, unfinished = load_runs(runs_dir)
+    finished, unfinished, unreadable, sections = {}, {}, {}, []
+    for path in sorted(runs_dir.glob("*/spec.json")):
+        name = path.parent.name
+        try:
+            run = load_run(path.parent)
+            if not (path.parent / "metrics.json").is_file():
+                unfinished[name] = f"{run.epochs_done} of {run.spec.epochs} epochs"
+                continue
+            section = _section(run)
+        except DAMAGE as error:
+            unreadable[name] = f"{type(error).__name__}: {error}"
+        else:
+            finished[name] = run
+            sections.append(section)
     runs = list(finished.values())
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent), autoescape=True, trim_blocks=True
@@ -67,15 +83,13 @@ def build_report(runs_dir, title):
         sample_runs=[x.folder.name for x in runs if x.metrics["train_images"] < SAMPLE_IMAGES],
         other_labels=[x.folder.name for x in runs if x.spec.labels == "ferplus"],
         finished=finished,
-        unfinished={
-            name: f"{run.epochs_done} of {run.spec.epochs} epochs"
-            for name, run in unfinished.items()
-        },
+        unfinished=unfinished,
+        unreadable=unreadable,
         trials={name: _html(compare_with_report(TRIALS[name], finished)) for name in TRIALS},
         runs_table=_html(tabulate(runs)) if runs else "",
         data={name: _html(_data_table(name, runs)) for name in CLASSES},
         environments=_html(_environments(runs)) if runs else "",
-        sections=[_section(run) for run in runs],
+        sections=sections,
     )
 
 
@@ -133,6 +147,10 @@ def _environments(runs):
 
 def _section(run):
     """What the page shows of one run."""
+    # What the tables need is asked for here, where a damaged run fails alone.
+    tabulate([run])
+    _environments([run])
+    run.scores(1, "test")
     defaults = {x.name: x.default if x.default is not MISSING else None for x in fields(RunSpec)}
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
     plot_history(run.history, axes[:2])
@@ -180,10 +198,10 @@ def main(arguments=None):
     output = options.output or config.REPORTS_DIR / "report.html"
     try:
         page = build_report(options.runs, options.title)
-    except FileNotFoundError as error:
+        with replaced_when_done(output) as partial:
+            partial.write_text(page, encoding="utf-8")
+    except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
-    with replaced_when_done(output) as partial:
-        partial.write_text(page, encoding="utf-8")
     print(f"report: {output}")
 
 

@@ -1,6 +1,6 @@
 """A finished run becomes a shipped network: calibrated, float16, with its contract.
 
-python -m utils.shipping --help
+python tasks.py ship NAME --accuracy 0.75
 """
 
 import argparse
@@ -11,9 +11,8 @@ from dataclasses import replace
 from utils import config
 from utils.evaluation import choose_threshold, fit_temperature, sharpen
 from utils.ferplus import load_votes
-from utils.files import read_json
 from utils.models import calibrate, save_pretrained
-from utils.training import Run, RunSpec
+from utils.training import load_run
 
 
 def ship(run, accuracy):
@@ -69,7 +68,8 @@ def ship(run, accuracy):
 def main(arguments=None):
     """Ship a run from the command line."""
     parser = argparse.ArgumentParser(
-        description="Writes the network of a finished run to outputs/pretrained."
+        prog="python tasks.py ship",
+        description="Writes the network of a finished run to outputs/pretrained.",
     )
     parser.add_argument("name", help="of the run in outputs/runs")
     parser.add_argument(
@@ -85,8 +85,7 @@ def main(arguments=None):
             raise FileNotFoundError(
                 f"{folder} is no finished run: python tasks.py train --help says how to make one"
             )
-        run = Run(folder, RunSpec.from_json(read_json(folder / "spec.json")))
-        contract, share = ship(run, options.accuracy)
+        contract, share = ship(load_run(folder), options.accuracy)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

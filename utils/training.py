@@ -443,6 +443,17 @@ def _checksum(spec, name):
     return find_pretrained(name)[1].weights_sha256
 
 
+def load_run(folder):
+    """The run, finished or not, in a folder of its own.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no ``spec.json``.
+    """
+    return Run(folder, RunSpec.from_json(read_json(folder / "spec.json")))
+
+
 def load_runs(folder):
     """Read what runs are below a folder.
 
@@ -458,7 +469,7 @@ def load_runs(folder):
     """
     finished, unfinished = {}, {}
     for path in sorted(folder.glob("*/spec.json")):
-        run = Run(path.parent, RunSpec.from_json(read_json(path)))
+        run = load_run(path.parent)
         done = (path.parent / "metrics.json").is_file()
         (finished if done else unfinished)[path.parent.name] = run
     return finished, unfinished
@@ -569,7 +580,7 @@ def _run_that_teaches(spec, name):
             f"teacher {name} is neither a network in {config.PRETRAINED_DIR} nor a finished run in "
             f"{folder.parent}: train it first"
         )
-    run = Run(folder, RunSpec.from_json(read_json(folder / "spec.json")))
+    run = load_run(folder)
     if run.spec.split_name != spec.split_name:
         raise ValueError(
             f"teacher {name} learned on the split {run.spec.split_name!r} and may know validation "

@@ -20,7 +20,13 @@ from utils.data import (
     read_prepared,
     save_tables,
 )
-from utils.files import IMAGE_SUFFIXES, decode_image, refuse_damaged, replaced_when_done
+from utils.files import (
+    IMAGE_SUFFIXES,
+    decode_image,
+    refuse_damaged,
+    refuse_rest,
+    replaced_when_done,
+)
 
 # In the order of the data set's own numbers.
 GENDER_CODES = ("male", "female")
@@ -104,7 +110,7 @@ def prepare_utk(split_name="default", seed=0, source=None, destination=None):
         targets = dict(zip(labels["item"], labels["file"]))
         for item, content in tqdm(_read_files(source), desc=f"copy {source.name}", leave=False):
             if item in targets:
-                (partial / targets[item]).write_bytes(content)
+                (partial / targets.pop(item)).write_bytes(content)
         save_tables(prepared, partial)
     return prepared
 
@@ -194,14 +200,17 @@ def _read_files(source):
             for member in archive:
                 if member.isfile():
                     yield member.name, archive.extractfile(member).read()
+            refuse_rest(archive)
 
 
 def _read_labels(source):
-    labels, left_out, seen = [], [], Counter()
+    labels, left_out, seen, items = [], [], Counter(), set()
     for item, content in tqdm(_read_files(source), desc=f"check {source.name}", leave=False):
         name = PurePosixPath(item).name
         digest = sha256(content).hexdigest()
         seen[name, digest] += 1
+        same_name = item in items
+        items.add(item)
         try:
             row = parse_name(name)
         except ValueError as error:
@@ -211,6 +220,8 @@ def _read_labels(source):
             left_out.append((item, f"file type {PurePosixPath(name).suffix!r}"))
         elif seen[name, digest] > 1:
             left_out.append((item, "the same file again"))
+        elif same_name:  # a tar can hold two; on disk there is one
+            left_out.append((item, "another file of this name came before"))
         elif not _is_whole_image(content):
             left_out.append((item, "corrupt image"))
         else:
