@@ -44,12 +44,13 @@ function render({ model, el }) {
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640 }, audio: false });
       if (disposed) return end(); // the cell was run again while the browser asked
+      stream.getTracks()[0].addEventListener("ended", () => end("The camera went away."));
       video.srcObject = stream;
       await video.play();
+      if (!stream) return; // stopped meanwhile
     } catch (error) {
       return end(REASONS[error.name] || `The camera could not be opened: ${error.message}`);
     }
-    stream.getTracks()[0].addEventListener("ended", () => end("The camera went away."));
     stop.disabled = false;
     state.textContent = "Waiting for the first labels ...";
     times = [];
