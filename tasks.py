@@ -3,10 +3,11 @@
     python tasks.py run     annotate the sample clip, or a camera: python tasks.py run --source 0
     python tasks.py test    run all tests and notebooks on the sample data
     python tasks.py lab     open JupyterLab
-    python tasks.py train   train the spec of a stored run again (--help says how)
-    python tasks.py ship    put a trained network into outputs/pretrained (--help says how)
-    python tasks.py report  one HTML page from all finished runs
+    python tasks.py train   train a network by the recipe of one of our runs (--help lists them)
+    python tasks.py ship    make a run of yours a network that the loop finds (--help says how)
+    python tasks.py report  one HTML page from your finished runs
     python tasks.py evaluate --fer FILE --utk FOLDER   score the shipped networks on your data
+    python tasks.py results write RESULTS.md and its figures from our runs
     python tasks.py benchmark   how fast the loop is here, beside the report's
 
 The first call makes .venv and installs requirements.txt there (a few minutes, about 2 GB); later
@@ -27,13 +28,14 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "installed.sha256"
 COMMANDS = {
-    "run": ["-m", "utils.realtime"],
+    "run": ["-m", "commands.run"],
     "test": ["-m", "pytest"],
-    "train": ["-m", "utils.training"],
-    "ship": ["-m", "utils.shipping"],
-    "report": ["-m", "utils.report"],
-    "evaluate": ["-m", "utils.evaluation"],
-    "benchmark": ["-m", "utils.benchmark"],
+    "train": ["-m", "commands.train"],
+    "ship": ["-m", "commands.ship"],
+    "report": ["-m", "commands.report"],
+    "evaluate": ["-m", "commands.evaluate"],
+    "results": ["-m", "commands.results"],
+    "benchmark": ["-m", "commands.benchmark"],
     "lab": ["-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks/01_prepare_fer.ipynb"],
 }
 

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from utils.data import CLASSES, face_input_for, load_split
-from utils.detection import HaarDetector, open_detector
-from utils.faces import FaceClassifier
+from utils.data.prepared import CLASSES, face_input_for, load_split
+from utils.realtime.detection import HaarDetector, open_detector
+from utils.realtime.faces import FaceClassifier
 
 IMAGES = 800
 SIDE = 200

@@ -3,27 +3,56 @@
 import shutil
 
 import pytest
+from projects import move_project
 
 from utils import config
-from utils.fer import prepare_fer
-from utils.utk import prepare_utk
+from utils.data.fer import prepare_fer
+from utils.data.utk import prepare_utk
 
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
     """An empty project below tmp_path: data/raw/ and outputs/, read as full data."""
-    monkeypatch.setenv("FACELAB_SAMPLE", "0")
-    monkeypatch.delenv("FACELAB_DATA", raising=False)
-    monkeypatch.setattr(config, "ROOT", tmp_path)
-    monkeypatch.setattr(config, "RUNS_DIR", tmp_path / "outputs" / "runs")
+    move_project(monkeypatch, tmp_path)
     (tmp_path / "data" / "raw").mkdir(parents=True)
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def sample_project(tmp_path_factory):
+    """A project with the drawn sample, prepared; to be copied, not to be changed."""
+    folder = tmp_path_factory.mktemp("sample")
+    with pytest.MonkeyPatch.context() as patch:
+        move_project(patch, folder)
+        shutil.copytree(config.SAMPLE_DIR / "raw", folder / "data" / "raw")
+        prepare_fer()
+        prepare_utk()
+    return folder
+
+
 @pytest.fixture
-def prepared_workspace(workspace):
+def prepared_workspace(workspace, sample_project):
     """The same with the drawn sample, prepared."""
-    shutil.copytree(config.SAMPLE_DIR / "raw", workspace / "data" / "raw", dirs_exist_ok=True)
-    prepare_fer()
-    prepare_utk()
+    shutil.copytree(sample_project / "data", workspace / "data", dirs_exist_ok=True)
     return workspace
+
+
+@pytest.fixture(scope="session")
+def trained_project(sample_project):
+    """The sample with a finished run "small", of `stand_ins.small_network`; to be copied."""
+    from stand_ins import train_small
+
+    with pytest.MonkeyPatch.context() as patch:
+        move_project(patch, sample_project)
+        train_small("small")
+    return sample_project
+
+
+@pytest.fixture
+def small_run(prepared_workspace, trained_project):
+    """The finished run "small" in a project of this test."""
+    from utils.training import Run
+
+    folder = config.RUNS_DIR / "small"
+    shutil.copytree(trained_project / "outputs" / "runs" / "small", folder)
+    return Run(folder)

@@ -1,34 +1,59 @@
-"""Networks without training, pictures of noise and damaged archives, for several tests."""
+"""Networks, small trainings, pictures of noise and damaged archives, for several tests."""
 
 import gzip
+import os
 import tarfile
+import time
 
+import keras
 import numpy as np
 
-from utils.contracts import ModelContract
-from utils.data import EMOTIONS, GENDERS, face_input_for
-from utils.models import build
+from utils.data.batches import load_batches
+from utils.data.prepared import EMOTIONS, GENDERS, face_input_for
+from utils.models import BUILDERS
+from utils.networks.contract import ModelContract
+from utils.training import train
 
 
 def untrained(dataset, class_names, colour):
-    contract = ModelContract(
-        "compact", {"widths": [8]}, class_names, face_input_for(dataset, 48, 48, colour), "nothing"
-    )
-    return build(contract), contract
+    face_input = face_input_for(dataset, 48, 48, colour)
+    contract = ModelContract("compact", {"widths": [8]}, class_names, face_input, "nothing")
+    return BUILDERS["compact"](face_input.shape, len(class_names), widths=[8]), contract
 
 
 EMOTION = untrained("fer2013", EMOTIONS, "grey")
 GENDER = untrained("utkface", GENDERS, "rgb")
+TINY = face_input_for("fer2013", 12, 12, "grey")
 
 
-def keep_the_scale(mobilenet):
-    """He-normal kernels, in place: from Keras' own the outputs fade to 0 over the layers."""
-    random = np.random.default_rng(0)
-    for layer in mobilenet.layers:
-        for weight in layer.weights:
-            if weight.name == "kernel":
-                inputs = 9 if "dw" in layer.name else np.prod(weight.shape[:-1])
-                weight.assign(random.normal(0, np.sqrt(2 / inputs), weight.shape))
+def small_network(filters=4, activation="relu", optimizer=None, loss="categorical_crossentropy"):
+    """A network for TINY that trains in no time, compiled; always with the same weights."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(TINY.shape)
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(filters, 3, strides=3, activation=activation)(x)
+    x = keras.layers.Flatten()(x)
+    model = keras.Model(inputs, keras.layers.Dense(len(EMOTIONS), activation="softmax")(x))
+    model.compile(optimizer or keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
+    return model
+
+
+def sample_batches(face_input=TINY, **changes):
+    """The sample's training and validation batches."""
+    settings = {"batch_size": 16, "augmentation": "flip", **changes}
+    return [load_batches("fer2013", split, face_input, **settings) for split in ("train", "valid")]
+
+
+def train_small(name, model=None, epochs=2, batches=None, **settings):
+    """Train `small_network` on the sample, or what was given instead."""
+    return train(model or small_network(), name, *(batches or sample_batches()), epochs, **settings)
+
+
+class Slow(keras.callbacks.Callback):
+    """Waits after each step for as many seconds as the environment says."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        time.sleep(float(os.environ.get("SECONDS_A_STEP", 0)))
 
 
 def noise(height=120, width=160, channels=(3,)):

@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.browser import BrowserCamera
-from utils.faces import Face
+from utils.realtime.browser import BrowserCamera
+from utils.realtime.faces import Face
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+import subprocess
+
 import pytest
 
 from utils import config
@@ -38,9 +40,11 @@ def test_raw_files_are_taken_in_order_of_preference(workspace):
     for name in ("train.csv", "icml_face_data.csv", "fer2013.csv.gz"):
         (workspace / "data" / "raw" / name).touch()
     assert config.raw_path("fer2013").name == "fer2013.csv.gz"
+    assert config.find_raw("fer2013") == config.raw_path("fer2013")
 
 
 def test_missing_raw_data_say_what_to_do(workspace):
+    assert config.find_raw("fer2013") is None
     with pytest.raises(FileNotFoundError, match=r"fer2013\.csv.*data/README\.md"):
         config.raw_path("fer2013")
 
@@ -51,3 +55,17 @@ def test_nonsense_is_refused(workspace, monkeypatch):
     monkeypatch.setenv("FACELAB_SAMPLE", "yes")
     with pytest.raises(ValueError, match="'yes'"):
         config.is_sample_run("fer2013")
+
+
+@pytest.mark.skipif(not (config.ROOT / ".git").exists(), reason="downloaded without git")
+def test_git_keeps_what_is_ours_and_ignores_what_is_yours():
+    def ignored(folder):
+        probe = folder.relative_to(config.ROOT) / "mine" / "run.json"
+        git = ["git", "check-ignore", "--quiet", str(probe)]
+        return subprocess.run(git, cwd=config.ROOT).returncode == 0
+
+    yours = {config.runs_dir(dataset) for dataset in config.RAW_NAMES} | {config.RUNS_DIR}
+    for folder in (*yours, config.REPORTS_DIR, config.REALTIME_DIR, config.LITERT_DIR):
+        assert ignored(folder), folder
+    for folder in (config.REFERENCE_DIR, config.PRETRAINED_DIR):
+        assert folder.is_dir() and not ignored(folder), folder

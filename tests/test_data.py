@@ -1,3 +1,6 @@
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -6,7 +9,8 @@ import pandas as pd
 import pytest
 
 from utils import config
-from utils.data import (
+from utils.data.fer import prepare_fer
+from utils.data.prepared import (
     FIVE_EMOTIONS,
     audit,
     face_input_for,
@@ -15,7 +19,7 @@ from utils.data import (
     load_prepared,
     load_split,
 )
-from utils.fer import prepare_fer
+from utils.data.utk import prepare_utk
 from utils.files import read_image
 
 GREY = face_input_for("fer2013", 48, 48, "grey")
@@ -49,6 +53,16 @@ def test_colour_images_are_rgb_and_resized(prepared_workspace):
 def test_unprepared_data_name_the_notebook(workspace):
     with pytest.raises(FileNotFoundError, match=r"run notebooks/02_prepare_utk\.ipynb first"):
         load_prepared("utkface")
+
+
+def test_who_only_looks_at_data_does_not_wait_for_tensorflow():
+    question = (
+        "import sys, utils.data, utils.plots, utils.evaluation, utils.config; "
+        "print(*{'tensorflow', 'keras'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", question]
+    answer = subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == []
 
 
 def test_nonsense_is_refused(prepared_workspace):
@@ -117,3 +131,19 @@ def test_fingerprint_depends_on_images_and_labels_alone(prepared_workspace):
     labels.loc[index, "label"] = "happy" if labels.loc[index, "label"] != "happy" else "sad"
     after = fingerprint(replace(prepared, labels=labels))
     assert after["train"] == before["train"] and after["test"] != before["test"]
+
+
+def test_exchanged_raw_data_are_prepared_anew(prepared_workspace, capsys):
+    before = config.prepared_dir("utkface") / "labels.csv"
+    old, written = before.read_text(), before.stat().st_mtime_ns
+    prepare_utk()
+    assert before.stat().st_mtime_ns == written, "the same raw data are not read again"
+    files = sorted((prepared_workspace / "data" / "raw" / "UTKFace").rglob("*.jpg"))
+    for path in files[::10]:
+        path.unlink()
+    capsys.readouterr()
+    prepared = prepare_utk()
+    assert "it is made anew" in capsys.readouterr().out
+    assert prepared.found == len(prepared.labels) + len(prepared.left_out) < len(old.splitlines())
+    shutil.rmtree(prepared_workspace / "data" / "raw")
+    assert len(prepare_utk().labels) == len(prepared.labels), "prepared data need no raw ones"

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from utils import config, detection
-from utils.detection import HaarDetector, _haar_like_box, fetch_yunet, open_detector
+from utils import config
+from utils.realtime import detection
+from utils.realtime.detection import HaarDetector, _haar_like_box, fetch_yunet, open_detector
 
 
 class Response:

@@ -5,10 +5,10 @@ import pytest
 from stand_ins import EMOTION, GENDER, noise
 
 from utils import config
-from utils.display import annotate
-from utils.engine import Engine
-from utils.faces import FaceClassifier
-from utils.sources import open_source
+from utils.realtime.display import annotate
+from utils.realtime.engine import Engine
+from utils.realtime.faces import FaceClassifier
+from utils.realtime.sources import open_source
 
 
 @pytest.fixture(scope="module")

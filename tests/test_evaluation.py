@@ -5,10 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils import config, evaluation
-from utils.data import load_prepared, load_split
+from commands import evaluate as command
+from utils import config
+from utils.data.batches import views
+from utils.data.ferplus import load_votes
+from utils.data.prepared import fingerprint, load_prepared, load_split
 from utils.evaluation import (
     accuracy_by,
+    age_bands,
     calibration_error,
     choose_threshold,
     confusion,
@@ -21,10 +25,11 @@ from utils.evaluation import (
     sharpen,
     wilson_interval,
 )
-from utils.faces import DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL
-from utils.ferplus import load_votes
-from utils.models import load_pretrained
-from utils.pipeline import views
+from utils.files import write_json
+from utils.networks.storage import load_network
+from utils.realtime.faces import DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL
+
+PRETRAINED, REFERENCES = config.PRETRAINED_DIR, config.REFERENCE_DIR
 
 # Three classes; true 0 0 0 1 1 2, predicted 0 0 1 1 2 2
 Y_TRUE = np.array([0, 0, 0, 1, 1, 2])
@@ -170,38 +175,36 @@ def test_threshold_by_hand():
 
 
 def test_age_bands_have_their_ends():
-    bands = evaluation.age_bands(pd.Series([0, 5, 6, 18, 60, 61, 116]))
+    bands = age_bands(pd.Series([0, 5, 6, 18, 60, 61, 116]))
     assert bands.tolist() == ["0-5", "0-5", "6-17", "18-30", "46-60", "61+", "61+"]
 
 
 @pytest.fixture
-def two_shipped(tmp_path, monkeypatch):
+def two_shipped(prepared_workspace, monkeypatch):
     """The loop's networks alone: to load and score all of them takes three times as long."""
-    folder = tmp_path / "pretrained"
-    folder.mkdir()
+    monkeypatch.setattr(config, "REFERENCE_DIR", REFERENCES)
+    config.PRETRAINED_DIR.mkdir(parents=True)
     for name in (DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL):
-        for path in config.PRETRAINED_DIR.glob(f"{name}.*"):
-            shutil.copy(path, folder)
-    monkeypatch.setattr(config, "PRETRAINED_DIR", folder)
+        for path in PRETRAINED.glob(f"{name}.*"):
+            shutil.copy(path, config.PRETRAINED_DIR)
 
 
 def test_shipped_networks_are_scored_from_the_command_line(prepared_workspace, two_shipped, capsys):
     raw = prepared_workspace / "data" / "raw"
     before = sorted(raw.iterdir())
     arguments = ["--fer", raw / "fer2013.csv", "--utk", raw / "UTKFace", "--json"]
-    assert evaluation.main([str(argument) for argument in arguments]) == 0
+    assert command.main([str(argument) for argument in arguments]) == 0
     captured = capsys.readouterr()
     tables = json.loads(captured.out)
     assert sorted(raw.iterdir()) == before, "raw is only read"
-    for dataset, records in tables.items():
-        of_all = {x["model"]: x for x in records if x["test images"] == "all test images"}
-        assert (DEFAULT_EMOTION_MODEL if dataset == "fer2013" else DEFAULT_GENDER_MODEL) in of_all
-        for name, scores in of_all.items():
-            assert f"{name}: its run does not say which images it had" in captured.err
-            model, contract = load_pretrained(name)
-            images, y_true, _ = load_split(dataset, "test", contract.face_input)
-            expected = evaluate(y_true, model.predict(images, verbose=0))
-            assert {key: scores[key] for key in expected} == pytest.approx(expected)
+    for dataset, name in (("fer2013", DEFAULT_EMOTION_MODEL), ("utkface", DEFAULT_GENDER_MODEL)):
+        (scores,) = [x for x in tables[dataset] if x["test images"] == "all test images"]
+        assert scores["model"] == name
+        assert f"{name}: not the images or splits of its training run" in captured.err
+        model, contract = load_network(name)
+        images, y_true, _ = load_split(dataset, "test", contract.face_input)
+        expected = evaluate(y_true, model.predict(images, verbose=0))
+        assert {key: scores[key] for key in expected} == pytest.approx(expected)
     rows = {record["test images"]: record for record in tables["utkface"]}
     labels = load_prepared("utkface").labels.query("split == 'test'")
     assert rows["ages 18 to 60"]["n"] == labels["age"].between(18, 60).sum()
@@ -221,73 +224,65 @@ def test_emotions_are_scored_by_people_s_votes_where_these_are_given(
 ):
     raw = prepared_workspace / "data" / "raw"
     arguments = ["--fer", raw / "fer2013.csv", "--votes", raw / "ferplus_votes.csv", "--json"]
-    assert evaluation.main([str(argument) for argument in arguments]) == 0
-    records = json.loads(capsys.readouterr().out)["fer2013"]
-    model, contract = load_pretrained(DEFAULT_EMOTION_MODEL)
+    assert command.main([str(argument) for argument in arguments]) == 0
+    captured = capsys.readouterr()
+    records = json.loads(captured.out)["fer2013"]
+    model, contract = load_network(DEFAULT_EMOTION_MODEL)
     images, _, _ = load_split("fer2013", "test", contract.face_input)
     says = model.predict(images, verbose=0).argmax(axis=1)
     votes = load_votes("test").tolist()
     clear = [i for i, row in enumerate(votes) if max(row) >= 7]
     right = sum(votes[i][says[i]] == max(votes[i]) for i in clear)
-    (scores,) = [
-        record
-        for record in records
-        if record["model"] == DEFAULT_EMOTION_MODEL and record["test images"].startswith("7 of 10")
-    ]
+    (scores,) = [x for x in records if x["test images"].startswith("7 of 10")]
     assert 0 < len(clear) < len(votes)
     assert (scores["n"], scores["correct"]) == (len(clear), right)
+    assert "see the row of 7 of 10 people" in captured.err, "it learned from votes"
 
 
-def test_widest_gap_between_races_leaves_out_small_groups():
-    rows = {
-        ("some", "White"): (200, 0.95),
-        ("some", "Asian"): (101, 0.9),
-        ("some", "Other"): (100, 0.5),
-        ("some", "White, ten views"): (200, 0.96),
-        ("some", "Asian, ten views"): (101, 0.93),
-        ("another", "Black"): (200, 0.2),
+def test_what_a_reader_of_the_scores_must_know_is_said(prepared_workspace, monkeypatch, capsys):
+    scores = {
+        ("mine", "White"): (200, 0.95),
+        ("mine", "Asian"): (101, 0.9),
+        ("mine", "Other"): (100, 0.5),  # too few to say
+        ("mine", "White, ten views"): (200, 0.96),
+        ("mine", "Asian, ten views"): (101, 0.93),
+        ("voted", "Black"): (200, 0.2),  # alone
     }
-    table = pd.DataFrame(rows, index=["n", "accuracy"]).T
-    assert [*evaluation._notes_on_races("some", table)] == [
-        "some: races of more than 100 faces from 90.0 to 95.0 %, 5.0 points apart",
-        "some, ten views: races of more than 100 faces from 93.0 to 96.0 %, 3.0 points apart",
+    table = pd.DataFrame(scores, index=["n", "accuracy"]).T.rename_axis(["model", "test images"])
+    monkeypatch.setattr(command, "score_shipped", lambda *_: table.assign(correct=0))
+    data = fingerprint(load_prepared("utkface"))
+    other = {**data, "train": {**data["train"], "sha256": "another"}}
+    for name, images, labels in (("mine", data, "classes"), ("voted", other, "votes, going on")):
+        made_of = {"data": images, "batches": {"labels": labels}}
+        write_json(
+            config.REFERENCE_DIR / name / "run.json", {"finished": "2026", "made_of": made_of}
+        )
+    assert command.main(["--utk", str(prepared_workspace / "data" / "raw" / "UTKFace")]) == 0
+    printed = capsys.readouterr()
+    assert "0.95\n" in printed.out and "correct" not in printed.out
+    notes = [line for line in printed.err.splitlines() if line.startswith(("mine", "voted"))]
+    assert notes == [
+        "mine: the same images in the same splits as in its training run",
+        "mine: races of more than 100 faces from 90.0 to 95.0 %, 5.0 points apart",
+        "mine, ten views: races of more than 100 faces from 93.0 to 96.0 %, 3.0 points apart",
+        "voted: not the images or splits of its training run, so test images may be among those "
+        "that it has learned from",
+        "voted: it learned from people's votes, not from FER-2013's labels; see --votes "
+        "fer2013new.csv",
     ]
-    assert [*evaluation._notes_on_races("another", table)] == []
-
-
-def test_other_images_than_the_run_s_are_pointed_out(prepared_workspace):
-    folder = config.RUNS_DIR / "some_run"
-    folder.mkdir(parents=True)
-    prepared = load_prepared("fer2013")
-    data = evaluation.fingerprint(prepared)
-    (folder / "metrics.json").write_text(json.dumps({"data": data}))
-    assert "the same images" in evaluation._note_on_images("some_run", prepared)
-    data["train"]["sha256"] = "another"
-    (folder / "metrics.json").write_text(json.dumps({"data": data}))
-    assert "may be among" in evaluation._note_on_images("some_run", prepared)
-
-
-def test_a_network_of_people_s_votes_is_pointed_out(prepared_workspace):
-    for name, labels in (("own", "own"), ("people", "ferplus")):
-        folder = config.RUNS_DIR / name
-        folder.mkdir(parents=True)
-        (folder / "spec.json").write_text(json.dumps({"labels": labels}))
-    notes = [[*evaluation._notes_on_labels(name, None)] for name in ("none", "own", "people")]
-    assert notes[:2] == [[], []]
-    assert "people: it learned from people's votes" in notes[2][0]
-    assert "--votes fer2013new.csv" in notes[2][0]
 
 
 def test_command_line_says_what_is_wrong(tmp_path, capsys):
-    assert evaluation.main(["--fer", str(tmp_path / "none.csv")]) == 1
+    assert command.main(["--fer", str(tmp_path / "none.csv")]) == 1
     assert "none.csv does not exist" in capsys.readouterr().err
     for option, name in (("--utk", "UTKFace.zip"), ("--fer", "fer2013.csv.gz")):
         (tmp_path / name).write_bytes(b"no archive")
-        assert evaluation.main([option, str(tmp_path / name)]) == 1
+        assert command.main([option, str(tmp_path / name)]) == 1
         assert f"{name} cannot be read" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        evaluation.main([])
-    assert "give --fer, --utk or both" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        evaluation.main(["--utk", "UTKFace", "--votes", "votes.csv"])
-    assert "give --fer as well" in capsys.readouterr().err
+    for arguments, reason in (
+        ([], "give --fer, --utk or both"),
+        (["--utk", "UTKFace", "--votes", "votes.csv"], "give --fer as well"),
+    ):
+        with pytest.raises(SystemExit):
+            command.main(arguments)
+        assert reason in capsys.readouterr().err

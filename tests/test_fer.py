@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from stand_ins import damage_content, damage_header
 
-from utils import config, fer
-from utils.data import EMOTIONS, audit
-from utils.fer import prepare_fer
+from utils import config
+from utils.data import fer
+from utils.data.fer import prepare_fer
+from utils.data.prepared import EMOTIONS, audit
 from utils.files import encode_image, read_image
 
 # What data/make_sample.py writes: 5 / 2 / 2 of each emotion, a blank one, a copy, a broken row.

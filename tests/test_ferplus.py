@@ -1,13 +1,12 @@
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from utils import config, training
-from utils.data import EMOTIONS, load_prepared
-from utils.ferplus import COLUMNS, USAGES, agreed, load_votes, soften
-from utils.training import RunSpec
+from utils import config
+from utils.data.ferplus import COLUMNS, USAGES, agreed, load_votes, soften
+from utils.data.prepared import EMOTIONS, load_prepared
+from utils.recipes import recipe
+from utils.recipes.recipe import Recipe, train_recipe
 
 
 @pytest.fixture
@@ -79,12 +78,13 @@ def test_shares_by_hand():
     assert agreed(votes).tolist() == [False, False, True]
 
 
-def test_training_takes_votes_and_the_other_splits_their_own_labels(votes_file, capsys):
-    spec = RunSpec("voted", "fer2013", "compact", 1, labels="ferplus")
-    _, soft = training._load(spec, "train")
-    _, own = training._load(replace(spec, labels="own"), "train")
-    expected, num_without = soften(load_votes("train"), own)
-    np.testing.assert_array_equal(soft, expected)
+def test_training_takes_votes_and_validation_its_own_labels(votes_file, monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(recipe, "train", lambda *arguments, **settings: given.extend(arguments))
+    voted = Recipe("fer2013", "compact", 1, arguments={"widths": [8]}, labels="ferplus")
+    train_recipe(voted, "voted")
+    training, valid = given[2:4]
+    expected, num_without = soften(load_votes("train"), training.y_true)
+    np.testing.assert_array_equal(training.labels, expected)
     assert f"{num_without} images without a vote" in capsys.readouterr().out
-    _, valid = training._load(spec, "valid")
-    assert valid.ndim == 1
+    np.testing.assert_array_equal(valid.labels, np.eye(7)[valid.y_true])

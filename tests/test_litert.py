@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 
 from utils import config
-from utils.detection import HaarDetector
-from utils.engine import Engine
-from utils.faces import DEFAULT_GENDER_MODEL, RUNTIMES, FaceClassifier
-from utils.litert import compile_litert
-from utils.models import load_pretrained
-from utils.sources import open_source
+from utils.networks.litert import compile_litert
+from utils.networks.storage import load_network
+from utils.realtime.detection import HaarDetector
+from utils.realtime.engine import Engine
+from utils.realtime.faces import DEFAULT_GENDER_MODEL, RUNTIMES, FaceClassifier
+from utils.realtime.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def interpreter(monkeypatch, exported):
 
 
 def test_outputs_are_those_of_keras_for_any_number_of_faces(interpreter, exported):
-    model, contract = load_pretrained(DEFAULT_GENDER_MODEL)
+    model, contract = load_network(DEFAULT_GENDER_MODEL)
     call = compile_litert(lambda: model, contract)
     noise = np.random.default_rng(0)
     for count in (1, 4, 4, 1):
@@ -70,5 +70,5 @@ def test_unknown_runtime_is_refused():
 
 
 def test_the_loop_does_not_wait_for_tensorflow_before_it_needs_it():
-    check = "import sys, utils.realtime; sys.exit('tensorflow' in sys.modules)"
+    check = "import sys, utils.realtime.loop; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=config.ROOT).returncode == 0

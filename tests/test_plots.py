@@ -1,3 +1,4 @@
+import keras
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,6 +7,8 @@ import pytest
 
 from utils.plots import (
     SEVERITY_UNITS,
+    plot_accuracies,
+    plot_architectures,
     plot_confusion_matrices,
     plot_confusion_matrix,
     plot_history,
@@ -93,3 +96,47 @@ def test_reliability_is_drawn_as_trained_and_with_a_temperature():
 
 def test_every_corruption_has_a_unit():
     assert list(SEVERITY_UNITS) == list(CORRUPTIONS)
+
+
+def test_accuracies_are_dots_with_their_intervals_the_first_on_top():
+    table = pd.DataFrame(
+        {"accuracy": [0.5, 0.7, 0.6], "low": [0.4, 0.6, 0.5], "high": [0.55, 0.8, 0.7]},
+        index=["a", "b", "c"],
+    )
+    ax = plot_accuracies(table)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
+    assert ax.yaxis_inverted() and ax.get_legend() is None
+    (container,) = ax.containers
+    dots, _, (intervals,) = container
+    assert dots.get_xydata().tolist() == [[0.5, 0], [0.7, 1], [0.6, 2]]
+    ends = [segment.tolist() for segment in intervals.get_segments()]
+    assert np.allclose(ends, [[[0.4, 0], [0.55, 0]], [[0.6, 1], [0.8, 1]], [[0.5, 2], [0.7, 2]]])
+
+    ax = plot_accuracies(table.assign(group=["ours", "theirs", "ours"]), plt.subplots()[1])
+    ours, theirs = (container[0] for container in ax.containers)
+    assert ours.get_xydata().tolist() == [[0.5, 0], [0.6, 2]]
+    assert theirs.get_xydata().tolist() == [[0.7, 1]]
+    assert ours.get_color() != theirs.get_color()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ours", "theirs"]
+
+
+def test_architectures_are_bars_of_the_layers_with_a_kernel():
+    inputs = keras.Input((48, 48, 1))
+    x = keras.layers.Conv2D(32, 5, padding="same")(inputs)
+    x = keras.layers.MaxPooling2D()(x)
+    x = keras.layers.Conv2D(64, (3, 1), padding="same", trainable=False)(x)
+    gate = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+    x = keras.layers.Multiply()([x, keras.layers.Conv2D(64, 1)(gate)])  # of one place: no map
+    x = keras.layers.Dense(16)(keras.layers.Flatten()(x))
+    convolutions = keras.Model(inputs, x)
+    dense = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), keras.layers.Dense(2)])
+    first, second = plot_architectures({"convolutions": convolutions, "dense": dense}).axes
+    assert texts(first) == ["32, 5x5", "64, 3x1", "16"] and texts(second) == ["4", "2"]
+    widths = [bar.get_width() for bar in first.patches]
+    assert widths == pytest.approx([1, 0.5, np.log2(16) / 12])
+    middles = [bar.get_x() + bar.get_width() / 2 for bar in first.patches]
+    assert middles == pytest.approx([0, 0, 0])
+    colours = [bar.get_facecolor() for bar in first.patches]
+    assert len(set(colours)) == 3, "convolution, frozen convolution, dense"
+    assert first.get_title() == f"convolutions\n{convolutions.count_params() / 1e6:.1f} million"
+    assert first.get_ylim() == second.get_ylim() == (3, -1), "both begin at the top"

@@ -3,23 +3,33 @@ import time
 from types import SimpleNamespace
 
 import cv2
+import keras
 import numpy as np
 import pytest
 from stand_ins import EMOTION, GENDER, noise
 
-from utils import config, display, realtime, sources
-from utils.contracts import ModelContract
-from utils.data import EMOTIONS, GENDERS, face_input_for, load_split
-from utils.detection import HaarDetector
-from utils.display import annotate
-from utils.engine import STAGES
-from utils.faces import Face, FaceClassifier, _Network
+from commands import run as run_command
+from utils import config
+from utils.data.batches import load_batches
+from utils.data.prepared import EMOTIONS, GENDERS, face_input_for, rows_of
 from utils.files import encode_image, read_image
-from utils.models import build
-from utils.pipeline import make_dataset
-from utils.realtime import run
-from utils.recording import video_writer
-from utils.sources import open_source
+from utils.models import build_compact_cnn
+from utils.networks.contract import ModelContract
+from utils.realtime import display, recording, sources
+from utils.realtime.detection import HaarDetector
+from utils.realtime.display import annotate
+from utils.realtime.engine import STAGES
+from utils.realtime.faces import (
+    DEFAULT_EMOTION_MODEL,
+    DEFAULT_GENDER_MODEL,
+    Face,
+    FaceClassifier,
+    _Network,
+)
+from utils.realtime.loop import run
+from utils.realtime.recording import video_writer
+from utils.realtime.sources import open_source
+from utils.training import load_run, train
 
 
 @pytest.fixture(scope="module")
@@ -142,12 +152,11 @@ def test_the_detector_finds_the_face_of_the_clip(clip_frames):
 
 def seen_by_both_paths(dataset, model, contract, colour_cast=(0, 0, 0)):
     """Probabilities of a validation image as training feeds it, and as the loop does."""
-    images, y_true, files = load_split(dataset, "valid", contract.face_input.stored)
-    size = contract.face_input.shape[:2]
-    batches = make_dataset(images[:1], y_true[:1], len(contract.class_names), 1, size)
-    in_training = model(next(iter(batches))[0], training=False).numpy()[0]
+    batches = load_batches(dataset, "valid", contract.face_input)
+    images, _ = next(iter(batches.dataset()))
+    in_training = model(images, training=False).numpy()[0]
     # The picture is the crop of a face: this is the Haar box that leads to just this crop.
-    frame = read_image(files[0])
+    frame = read_image(batches.prepared.folder / rows_of(batches.prepared, "valid")["file"][0])
     frame = (frame.astype(int) + colour_cast).clip(0, 255).astype(np.uint8)
     side = frame.shape[0]
     box_side = side / contract.face_input.crop_scale
@@ -167,13 +176,29 @@ def test_a_network_for_large_colour_input_sees_what_it_learned_from(prepared_wor
     """FER-2013 in three channels: the loop's coloured frame must become grey and coarse first."""
     face_input = face_input_for("fer2013", 96, 96, "rgb")
     contract = ModelContract("compact", {"widths": [8]}, EMOTIONS, face_input, "nothing")
-    network = build(contract), contract
+    network = build_compact_cnn(face_input.shape, len(EMOTIONS), widths=[8]), contract
     in_training, in_the_loop = seen_by_both_paths("fer2013", *network, colour_cast=(0, 0, 0))
     np.testing.assert_allclose(in_the_loop, in_training, atol=1e-3)
     # Blue weighs 0.114 and red 0.299: this cast leaves the grey value as it was.
     cast = (29.9, 0, -11.4)
     _, with_cast = seen_by_both_paths("fer2013", *network, colour_cast=cast)
     np.testing.assert_allclose(with_cast, in_training, atol=1e-2)
+
+
+def test_a_network_that_was_just_trained_labels_faces(prepared_workspace):
+    model, contract = keras.models.clone_model(EMOTION[0]), EMOTION[1]
+    batches = [load_batches("fer2013", x, contract.face_input) for x in ("train", "valid")]
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    train(model, "mine", *batches, epochs=1)
+    mine = load_run("mine")
+    classifier = FaceClassifier((mine.load_model(), mine.contract), GENDER)
+    (face,) = classifier.classify(noise(), [(10, 10, 60, 60)])
+    assert tuple(face.emotion_probabilities) == EMOTIONS
+
+
+def test_networks_in_the_wrong_places_are_refused():
+    with pytest.raises(ValueError, match="has the classes .*female.*expected some of .*angry"):
+        FaceClassifier(GENDER, GENDER)
 
 
 def test_all_faces_of_a_frame_are_one_batch(classifier, monkeypatch):
@@ -266,6 +291,20 @@ def test_a_bad_frame_leaves_whole_files_too(tmp_path, classifier, clip_frames):
     assert len(table.read_text().splitlines()) == 3
 
 
+def test_a_network_that_fails_leaves_whole_files_too(tmp_path, clip_frames):
+    def label(boxes, crops):
+        if boxes:
+            raise RuntimeError("no memory")
+        return []
+
+    found = iter([[], [(9, 9, 60, 60)]])
+    classifier = SimpleNamespace(crop=lambda *_: None, label=label)
+    detector = SimpleNamespace(detect=lambda frame: next(found))
+    with pytest.raises(RuntimeError, match="no memory"):
+        run(clip_frames, classifier, detector, video_path=tmp_path / "v.mp4")
+    assert len(list(open_source(tmp_path / "v.mp4"))) == 1
+
+
 def test_without_a_frame_there_is_no_video_but_a_reason(tmp_path, monkeypatch, classifier):
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: FakeCamera([]))
     monkeypatch.setattr(sources, "CAMERA_RETRY_SECONDS", 0)
@@ -342,7 +381,7 @@ def test_a_face_keeps_its_label_through_a_single_other_answer(clip_frames, monke
         label=lambda boxes, crops: [face_at(box, emotion=next(answers)) for box in boxes],
     )
     rows = []
-    monkeypatch.setattr(realtime, "csv_row", lambda moment, number, face: rows.append(face))
+    monkeypatch.setattr(recording, "csv_row", lambda moment, number, face: rows.append(face))
     for smoothing, expected in ((0.8, {"happy"}), (0.0, {"happy", "sad"})):
         rows.clear()
         run([clip_frames[0]] * 10, classifier, smoothing=smoothing)
@@ -394,8 +433,8 @@ def test_no_frames_cannot_be_asked_for(classifier):
 
 def test_the_video_of_a_folder_without_a_name_has_one(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert realtime._default_video_path(".").name == f"{tmp_path.name}.mp4"
-    assert realtime._default_video_path(tmp_path.anchor).name == "pictures.mp4"
+    assert run_command._default_video_path(".").name == f"{tmp_path.name}.mp4"
+    assert run_command._default_video_path(tmp_path.anchor).name == "pictures.mp4"
 
 
 def test_the_source_is_never_overwritten(classifier):
@@ -437,7 +476,7 @@ def test_the_shipped_networks_label_the_smiling_woman(clip_frames):
 
 def test_command_line_says_where_the_video_went(tmp_path, capsys):
     output = tmp_path / "annotated.mp4"
-    code = realtime.main(
+    code = run_command.main(
         ["--no-display", "--max-frames", "5", "--detector", "haar", "--output", str(output)]
     )
     printed = capsys.readouterr().out
@@ -448,6 +487,24 @@ def test_command_line_says_where_the_video_went(tmp_path, capsys):
 
 
 def test_command_line_reports_errors_in_a_line(tmp_path, capsys):
-    code = realtime.main(["--no-display", "--source", str(tmp_path / "none.mp4")])
+    code = run_command.main(["--no-display", "--source", str(tmp_path / "none.mp4")])
     assert code == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+    assert run_command.main(["--no-display", "--emotion", "emotion_none"]) == 1
+    assert "error: no network 'emotion_none', there are " in capsys.readouterr().err
+
+
+def test_command_line_chooses_the_networks(tmp_path, monkeypatch):
+    asked = []
+
+    def no_networks(emotion, gender, runtime):
+        asked.append((emotion, gender, runtime))
+        raise OSError("enough")
+
+    monkeypatch.setattr(run_command, "FaceClassifier", no_networks)
+    assert run_command.main(["--no-display", "--emotion", "mine", "--gender", "yours"]) == 1
+    assert run_command.main(["--no-display"]) == 1
+    assert asked == [
+        ("mine", "yours", "keras"),
+        (DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL, "keras"),
+    ]

@@ -2,10 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils import robustness
+from utils import config, robustness
+from utils.data.prepared import load_split
 from utils.robustness import CORRUPTIONS, corrupt
-from utils.training import RunSpec, train
+from utils.training import reference
 
+REFERENCES = config.REFERENCE_DIR
 IMAGES = np.random.default_rng(0).integers(60, 200, (3, 9, 9, 1)).astype(np.uint8)
 
 
@@ -35,17 +37,33 @@ def test_noise_has_the_strength_that_it_says():
     assert corrupt(grey, "noise", 16).std() == pytest.approx(16, rel=0.05)
 
 
-def test_a_run_is_measured_once(prepared_workspace, monkeypatch):
-    spec = RunSpec("small", "fer2013", "compact", 1, arguments={"widths": [8]}, batch_size=16)
-    run = train(spec)
-    table = robustness.accuracy_by_severity(run)
+def test_a_run_is_measured_once(small_run, monkeypatch):
+    table = robustness.accuracy_by_severity(small_run)
     assert len(table) == sum(len(severities) for _, severities in CORRUPTIONS.values())
-    unchanged = table.groupby("corruption").first()
-    assert unchanged["accuracy"].tolist() == pytest.approx(
-        [run.metrics["test"]["accuracy"]] * len(CORRUPTIONS)
-    )
+    assert set(table["n"]) == {15}
+    y_true, probabilities = small_run.predictions("test")
+    accuracy = (probabilities.argmax(axis=1) == y_true).mean()
+    unchanged = table.groupby("corruption").first()["accuracy"]
+    assert unchanged.to_dict() == pytest.approx(dict.fromkeys(CORRUPTIONS, accuracy))
+    # One of the others by hand.
+    images, _, _ = load_split("fer2013", "test", small_run.contract.face_input)
+    dark = np.rint(images * np.float32(0.06)).astype(np.uint8)
+    says = small_run.load_model().predict(dark, verbose=0).argmax(axis=1)
+    row = table.query("corruption == 'darkness' and severity == 0.06").iloc[0]
+    assert row["accuracy"] == pytest.approx((says == y_true).mean())
+    assert row["low"] < row["accuracy"] < row["high"] or row["accuracy"] in (0, 1)
     monkeypatch.setattr(robustness, "load_split", None)
-    pd.testing.assert_frame_equal(robustness.accuracy_by_severity(run), table)
+    pd.testing.assert_frame_equal(robustness.accuracy_by_severity(small_run), table)
+
+
+def test_what_was_measured_of_ours_needs_no_data(workspace, monkeypatch):
+    monkeypatch.setattr(config, "REFERENCE_DIR", REFERENCES)
+    stored = robustness.accuracy_by_severity(reference("emotion_final"))
+    assert set(stored["corruption"]) == set(CORRUPTIONS)
+    before = {path.name for path in (REFERENCES / "emotion_six_conv").iterdir()}
+    with pytest.raises(FileNotFoundError, match="has no weights"):
+        robustness.accuracy_by_severity(reference("emotion_six_conv"))
+    assert {path.name for path in (REFERENCES / "emotion_six_conv").iterdir()} == before
 
 
 def test_unknown_corruption_is_refused():

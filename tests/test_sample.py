@@ -7,7 +7,7 @@ import pytest
 
 from utils import config
 from utils.files import read_image
-from utils.sources import open_source
+from utils.realtime.sources import open_source
 
 MAKE_SAMPLE = config.SAMPLE_DIR.parent / "make_sample.py"
 LIMIT_BYTES = 1_500_000

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from utils import sources
-from utils.sources import open_source
+from utils.realtime import sources
+from utils.realtime.sources import open_source
 
 
 class PacedCamera:

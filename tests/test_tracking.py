@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.faces import Face
-from utils.tracking import FaceTracker, Smoother, overlap
+from utils.realtime.faces import Face
+from utils.realtime.tracking import FaceTracker, Smoother, overlap
 
 SCENE = cv2.GaussianBlur(
     np.random.default_rng(0).integers(0, 256, (240, 320, 3)).astype(np.uint8), (0, 0), 2

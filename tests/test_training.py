@@ -1,493 +1,525 @@
-import json
-from dataclasses import asdict, replace
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
-import tensorflow as tf
-from stand_ins import keep_the_scale
+from projects import move_project
+from stand_ins import TINY, Slow, sample_batches, small_network, train_small
 
-from utils import config, training
-from utils.data import FIVE_EMOTIONS, face_input_for, load_split
-from utils.evaluation import evaluate
-from utils.files import sha256_of, write_json
-from utils.models import build, save_pretrained
-from utils.normalization import renew_statistics
-from utils.pipeline import views
-from utils.training import RunSpec, tabulate, train
+from utils import config
+from utils.data.fer import prepare_fer
+from utils.data.prepared import FIVE_EMOTIONS, face_input_for, load_split
+from utils.files import remove, sha256_of
+from utils.training import Run, load_run, load_runs, reference, tabulate, train
 
-SMALL = RunSpec(
-    "small", "fer2013", "compact", epochs=3, arguments={"widths": [8, 16]}, batch_size=16
-)
-ONE_DEVICE = tf.distribute.get_strategy()
-GREY = face_input_for("fer2013", 48, 48, "grey")
+LEFT = {"run.json", "history.csv", "predictions.npz", "architecture.json", "model.weights.h5"}
 
 
-class StopAfter(keras.callbacks.Callback):
-    """Ends the process' training as Ctrl-C does."""
+class Stop(keras.callbacks.Callback):
+    """Ends a training as Ctrl-C does, in the middle of an epoch; 0: never."""
 
     def __init__(self, epoch):
         super().__init__()
-        self.epoch = epoch
+        self._epoch = epoch  # not public: with or without an interruption it is the same run
+        self._now = 0
 
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 == self.epoch:
+    def on_epoch_begin(self, epoch, logs=None):
+        self._now = epoch + 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._now == self._epoch:
             raise KeyboardInterrupt
 
 
-def test_a_finished_run_is_whole_and_is_loaded_again(prepared_workspace, monkeypatch):
-    run = train(replace(SMALL, evaluate_at=(1,)))
+def content_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "lock"}
+
+
+def names_of_runs():
+    return sorted(path.name for path in config.RUNS_DIR.iterdir())
+
+
+def assert_same_weights(one, other, **tolerance):
+    for ours, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, **(tolerance or {"rtol": 0}))
+
+
+def check_whole(run, epochs):
+    """What must hold of every finished run."""
+    assert run.is_finished and set(content_of(run.folder)) == LEFT
+    assert pd.read_csv(run.folder / "history.csv")["epoch"].tolist() == [*range(epochs)]
+    assert run.history.index.tolist() == [*range(1, epochs + 1)] and run.epochs == epochs
+    assert run.facts["weights_sha256"] == sha256_of(run.folder / "model.weights.h5")
+    # The last line is Keras' own score of the network whose predictions are kept.
+    y_true, probabilities = run.predictions("valid")
+    accuracy = (probabilities.argmax(axis=1) == y_true).mean()
+    assert run.history["val_accuracy"][epochs] == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_a_finished_run_is_whole(prepared_workspace):
+    model = small_network()
+    start = model.get_weights()
+    run = train_small("small", model, epochs=3)
     assert run.folder == prepared_workspace / "outputs" / "runs" / "small"
-    assert run.history.index.tolist() == [1, 2, 3]
-    metrics = run.metrics
-    assert metrics["valid"]["n"] == 14 and metrics["test"]["n"] == 15
-    assert metrics["train_images"] == 36 and metrics["precision"] == "float32"
-    assert metrics["devices"] == 1 and metrics["data"]["test"]["images"] == 15
-    assert metrics["resumed_after"] == []
-    assert metrics["wall_seconds"] > 0 and metrics["versions"]["keras"] == keras.__version__
+    check_whole(run, epochs=3)
+    assert not run.is_reference and run.class_names[0] == "angry"
+    assert run.history["loss"][3] < run.history["loss"][1]
 
-    # Keras scored epoch 1 by itself: the snapshot must be that network.
-    logged = run.history["val_accuracy"]
-    for epoch in (1, 3):
-        assert run.scores(epoch, "valid")["accuracy"] == pytest.approx(logged[epoch], abs=1e-6)
-    assert run.scores(2, "valid") is None
+    kept = run.load_model()
+    assert_same_weights(model, kept)
+    assert any((old != new).any() for old, new in zip(start, kept.get_weights()))
+    assert run.contract.face_input == TINY
+    for split, n in (("valid", 14), ("test", 15)):
+        images, y_true, _ = load_split("fer2013", split, run.contract.face_input)
+        expected = kept(images.astype(np.float32), training=False).numpy()
+        stored_true, stored = run.predictions(split)
+        np.testing.assert_array_equal(stored_true, y_true)
+        np.testing.assert_allclose(stored, expected, atol=1e-6)
+        row = tabulate([run], split).loc["small"]
+        right = (expected.argmax(axis=1) == y_true).mean()
+        assert (row["n"], row["accuracy"]) == (n, right) and row["low"] < right < row["high"]
 
-    images, y_true, _ = load_split("fer2013", "test", GREY)
-    probabilities = run.load_model()(images.astype(np.float32), training=False).numpy()
-    assert run.spec.contract.face_input == GREY
-    stored_true, stored_probabilities = run.predictions("test")
-    np.testing.assert_array_equal(stored_true, y_true)
-    np.testing.assert_allclose(stored_probabilities, probabilities, atol=1e-6)
-    assert evaluate(y_true, probabilities) == metrics["test"]
-
-    names = {path.name for path in run.folder.iterdir()}
-    assert names == {
-        "spec.json", "history.csv", "metrics.json", "predictions.npz", "contract.json",
-        "model.keras", "architecture.json", "model.weights.h5",
-    }  # fmt: skip
-
-    # The stored spec trains again, from the command line, to the same figures.
-    training.main(["small", "--as", "again"])
-    again = training.Run(run.folder.with_name("again"), SMALL)
-    assert again.metrics["valid"] == pytest.approx(metrics["valid"], abs=1e-6)
-
-    monkeypatch.setattr(training, "_load", None)
-    assert train(replace(SMALL, evaluate_at=(1,))).metrics == metrics
-    relabelled = prepared_workspace / "data" / "fer2013" / "labels.csv"
-    relabelled.write_text(relabelled.read_text().replace("valid", "test"))
-    with pytest.raises(ValueError, match="other images or splits"):
-        train(replace(SMALL, evaluate_at=(1,)))
-    row = tabulate([run]).loc["small"]
-    assert row["validation"] == metrics["valid"]["accuracy"] and row["n"] == 15
-    assert row["minutes"] == pytest.approx(run.history["seconds"].sum() / 60, abs=1e-2)
+    # 4 x 9 weights and 4 biases; 4 x 4 x 4 inputs to 7 outputs.
+    assert row["parameters"] == 4 * 9 + 4 + 64 * 7 + 7 == sum(w.size for w in start)
+    assert (row["epochs"], row["whose"]) == (3, "yours")
+    assert row["minutes"] == pytest.approx(run.history["seconds"].sum() / 60, abs=0.06)
+    facts = run.facts
+    assert facts["train_images"] == facts["made_of"]["data"]["train"]["images"] == 36
+    assert facts["versions"]["keras"] == keras.__version__
 
 
-@pytest.mark.parametrize("before_backup", [False, True])
-def test_an_interrupted_run_goes_on_from_its_last_epoch(
-    prepared_workspace, monkeypatch, before_backup
+def test_the_same_training_is_loaded(small_run, capsys):
+    before = content_of(small_run.folder)
+    model = small_network()  # built anew: its layers have other names
+    run = train_small("small", model)
+    assert run == small_run and content_of(run.folder) == before
+    assert "small: finished before" in capsys.readouterr().out
+    assert_same_weights(model, run.load_model())
+    again = train_small("small", model)  # the cell is run once more
+    assert again == run and names_of_runs() == ["small"]
+    assert load_run("small") == run
+    with pytest.raises(FileNotFoundError, match=r"'large' in .*\['small'\]"):
+        load_run("large")
+
+
+def test_other_epochs_make_another_run_that_begins_where_the_first_began(
+    prepared_workspace, capsys
 ):
-    callbacks = training._callbacks
+    model, batches = small_network(), sample_batches()
+    first = train_small("small", model, 1, batches)
+    kept = content_of(first.folder)
+    capsys.readouterr()
+    second = train_small("small", model, 2, batches)
+    assert "small_2: small is another run: epochs 1, now 2\n" in capsys.readouterr().out
+    check_whole(second, epochs=2)
+    assert second.name == "small_2" and content_of(first.folder) == kept
+    pd.testing.assert_series_equal(
+        first.history.drop(columns="seconds").loc[1],
+        second.history.drop(columns="seconds").loc[1],
+        rtol=1e-5,
+    )
+    assert_same_weights(model, second.load_model())
+    third = train_small("small", model, 1, batches)
+    assert third == first and "small: finished before" in capsys.readouterr().out
+    assert_same_weights(model, first.load_model())
+    assert train_small("small", model, 2, batches) == second
+    assert names_of_runs() == ["small", "small_2"]
 
-    def interrupted(folder, spec):
-        ours = callbacks(folder, spec)
-        ours.insert(-1 if before_backup else len(ours), StopAfter(2))
-        return ours
 
-    first_batches, batches = [], training._batches
+def take_another_copy_of_the_data(workspace):
+    """Without the first training image: prepared anew, as notebook 01 does it."""
+    path = workspace / "data" / "raw" / "fer2013.csv"
+    lines = path.read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if line.endswith("Training"))
+    path.write_text("\n".join([*lines[:first], *lines[first + 1 :], ""]))
+    remove(config.prepared_dir("fer2013"))
+    prepare_fer()
 
-    def recorded(spec, images, y_true, training=False):
-        if training:
-            first_batches.append(next(iter(batches(spec, images, y_true, training)))[0])
-        return batches(spec, images, y_true, training)
 
-    monkeypatch.setattr(training, "_batches", recorded)
-    monkeypatch.setattr(training, "_callbacks", interrupted)
+def test_whatever_else_changes_makes_another_run(small_run, prepared_workspace, capsys):
+    kept = content_of(small_run.folder)
+    take_another_copy_of_the_data(prepared_workspace)
+    run = train_small("small")
+    assert "small_2: small is another run: another copy of the data" in capsys.readouterr().out
+    assert (run.name, run.facts["train_images"]) == ("small_2", 35)
+
+    wider = small_network(filters=5)
+    run = train_small("small", wider)
+    printed = capsys.readouterr().out
+    assert "small_3: small is another run" in printed and "filters=4" in printed
+    assert "filters=5" in printed and run.load_model().layers[2].filters == 5
+
+    wider.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy", metrics=["accuracy"])
+    unchanged = sample_batches(augmentation="none")
+    run = train_small("small", wider, batches=unchanged)
+    printed = capsys.readouterr().out
+    assert "augmentation flip, now none" in printed and "class Adam, now SGD" in printed
+    check_whole(run, epochs=2)
+    assert train_small("small", wider, batches=unchanged).name == "small_4"
+    assert content_of(small_run.folder) == kept
+
+
+def test_a_model_that_was_fitted_by_hand_is_another_start(small_run, capsys):
+    model, (batches, valid) = small_network(), sample_batches()
+    model.fit(batches.dataset(), epochs=1, shuffle=False, verbose=0)
+    run = train_small("small", model, batches=(batches, valid))
+    assert "steps_before 0, now 3" in capsys.readouterr().out and run.name == "small_2"
+
+
+@pytest.fixture
+def our_reference(small_run):
+    """The run as one of ours, and nothing of the reader's own: references have no weights."""
+    folder = config.REFERENCE_DIR / "small"
+    config.REFERENCE_DIR.mkdir()
+    small_run.folder.rename(folder)
+    config.RUNS_DIR.rmdir()
+    for name in ("architecture.json", "model.weights.h5", "lock"):
+        remove(folder / name)
+    return Run(folder)
+
+
+def test_ours_is_shown_until_yours_is_there(our_reference, prepared_workspace, capsys):
+    before = content_of(our_reference.folder)
+    shown = train_small("small", show_reference=True)
+    assert shown == our_reference == reference("small") and shown.is_reference
+    assert "small: no run of yours yet, OURS IS SHOWN (2 epochs" in capsys.readouterr().out
+    assert not config.RUNS_DIR.exists()
+    assert tabulate([shown]).loc["small", "whose"] == "ours"
+    with pytest.raises(FileNotFoundError, match="tasks.py train small"):
+        shown.load_model()
+    with pytest.raises(FileNotFoundError, match=r"'large' in .*\['small'\]"):
+        reference("large")
+
+    take_another_copy_of_the_data(prepared_workspace)
+    assert train_small("small", show_reference=True) == our_reference
+    assert not config.RUNS_DIR.exists()
+
+    capsys.readouterr()
+    shorter = train_small("small", epochs=1, show_reference=True)
+    assert "small: not what our reference was trained with: epochs 2, now 1" in (
+        capsys.readouterr().out
+    )
+    assert not shorter.is_reference and shorter.name == "small"
+    # Other epochs are no run of this training: ours is shown again, until it is made.
+    assert train_small("small", show_reference=True) == our_reference
+    yours = train_small("small")
+    assert (yours.name, yours.is_reference) == ("small_2", False)
+    assert train_small("small", show_reference=True) == yours
+    assert content_of(our_reference.folder) == before
+    assert [path.name for path in config.REFERENCE_DIR.iterdir()] == ["small"]
+
+
+def test_an_interrupted_training_ends_as_one_without_interruption(prepared_workspace, capsys):
+    def start(name, stop):
+        # Nothing is random: each batch has all images, unchanged.
+        batches = sample_batches(batch_size=36, augmentation="none")
+        model = small_network(optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
+        return model, train_small(name, model, 4, batches, callbacks=[Stop(stop)])
+
+    whole, expected = start("whole", 0)
     with pytest.raises(KeyboardInterrupt):
-        train(SMALL)
-    folder = config.output_dir("fer2013") / "runs" / "small"
-    assert not (folder / "metrics.json").exists()
-    first_lines = (folder / "history.csv").read_text().splitlines()
+        start("small", 3)
+    run = Run(config.RUNS_DIR / "small")
+    assert load_runs(config.RUNS_DIR) == ({"whole": expected}, {"small": run})
+    assert run.epochs == 2 and not run.is_finished
+    first_lines = (run.folder / "history.csv").read_text().splitlines()
+    capsys.readouterr()
 
-    epochs = []
-    counting = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: epochs.append(epoch))
-    monkeypatch.setattr(training, "_callbacks", lambda f, s: [*callbacks(f, s), counting])
-    run = train(SMALL)
-    assert epochs == ([1, 2] if before_backup else [2])
-    assert run.metrics["resumed_after"] == [2]
-    begun, gone_on = first_batches
-    assert not np.array_equal(begun, gone_on), "the first epochs' order and changes come back"
-    assert run.history.index.tolist() == [1, 2, 3]
-    lines = (folder / "history.csv").read_text().splitlines()
-    assert lines[: len(first_lines)] == first_lines
-    assert not (folder / "backup").exists()
+    model, run = start("small", 0)
+    assert ", going on after epoch 2\n" in capsys.readouterr().out
+    check_whole(run, epochs=4)
+    assert (run.folder / "history.csv").read_text().splitlines()[:3] == first_lines
+    assert run.facts["resumed_after"] == [2] and "resumed_after" not in expected.facts
+    assert_same_weights(model, whole, atol=1e-5)
+    np.testing.assert_allclose(run.history["loss"], expected.history["loss"], rtol=1e-5)
+    assert names_of_runs() == ["small", "whole"]
 
 
-def test_a_run_interrupted_while_it_is_scored_trains_no_epoch_again(
-    prepared_workspace, monkeypatch
-):
-    def interrupted(y_true, probabilities):
-        raise KeyboardInterrupt
+def test_nothing_is_trained_again_where_only_the_scores_were_missing(prepared_workspace):
+    class StopAtTheEnd(Stop):
+        def on_train_end(self, logs=None):
+            if self._epoch:
+                raise KeyboardInterrupt
 
-    spec = replace(SMALL, epochs=2)
-    monkeypatch.setattr(training, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(spec)
-    monkeypatch.setattr(training, "evaluate", evaluate)
-    before = (config.runs_dir("fer2013") / "small" / "history.csv").read_text()
-    run = train(spec)
+        train_small("small", callbacks=[StopAtTheEnd(9)])
+    run = Run(config.RUNS_DIR / "small")
+    before = (run.folder / "history.csv").read_text()
+    train_small("small", callbacks=[StopAtTheEnd(0)])
+    check_whole(run, epochs=2)
     assert (run.folder / "history.csv").read_text() == before
-    assert run.metrics["resumed_after"] == []
-    assert run.metrics["valid"]["accuracy"] == pytest.approx(run.history["val_accuracy"][2])
 
 
-def write_weights_that_keep_the_scale():
-    source = keras.applications.MobileNet(include_top=False, pooling="avg", weights=None)
-    keep_the_scale(source)
-    weights = ((layer.name, weight) for layer in source.layers for weight in layer.weights)
-    arrays = {f"{name}__{weight.name}": weight.numpy() for name, weight in weights}
-    np.savez(config.imagenet_path(), **arrays)
+@pytest.fixture(scope="module")
+def interrupted(sample_project):
+    """The folder of a run of three epochs that was interrupted in its third one."""
+    with pytest.MonkeyPatch.context() as patch:
+        move_project(patch, sample_project)
+        with pytest.raises(KeyboardInterrupt):
+            train_small("interrupted", epochs=3, callbacks=[Stop(3)])
+        return config.RUNS_DIR / "interrupted"
 
 
-def test_frozen_layers_computed_once_train_as_computed_each_time(prepared_workspace, monkeypatch):
-    # As float16 the outputs differ in the fourth digit, which is much after six small steps.
-    monkeypatch.setattr(training, "FEATURE_DTYPE", np.float32)
-    write_weights_that_keep_the_scale()
-    spec = RunSpec(
-        "once", "fer2013", "mobilenet", 2, colour="rgb", batch_size=16,
-        augmentation="none", optimizer="sgd", learning_rate=1e-4, evaluate_at=(1,),
-    )  # fmt: skip
-    once = train(spec)
-    assert not list(once.folder.glob("features*"))
-    metrics = once.metrics
-    assert metrics["frozen_seconds"] > 0
-    epochs = once.history["seconds"].sum()
-    assert metrics["wall_seconds"] == pytest.approx(epochs + metrics["frozen_seconds"], abs=0.1)
-    calls = []
-    monkeypatch.setattr(training, "split_frozen", lambda model: calls.append(1) or (None, model))
-    each_time = train(replace(spec, name="each_time"))
-    assert calls
-    for name in ("loss", "val_loss"):
-        np.testing.assert_allclose(once.history[name], each_time.history[name], rtol=1e-3)
-    for epoch in (1, 2):
-        logged = once.history["val_accuracy"][epoch]
-        assert once.scores(epoch, "valid")["accuracy"] == pytest.approx(logged, abs=1e-6)
-    keras.utils.set_random_seed(spec.seed)
-    start, *ends = (
-        np.concatenate([w.numpy().ravel() for w in model.trainable_weights])
-        for model in (build(spec.contract), once.load_model(), each_time.load_model())
-    )
-    assert np.linalg.norm(ends[0] - ends[1]) < 0.02 * np.linalg.norm(ends[0] - start)
-    assert once.history["loss"].nunique() == 2, "nothing was learned, so nothing was compared"
+def leave_all_half_written(folder):
+    (folder / "partial-checkpoint_00003.weights.h5").write_bytes(b"\x89HDF" * 9)
+    (folder / "partial-history.csv").write_text("epoch,ac")
+    with (folder / "history.csv").open("a") as stream:
+        stream.write("2,0.2")
 
 
-def test_the_average_of_the_weights_is_kept(prepared_workspace, monkeypatch):
-    steps = []
-    callbacks = training._callbacks
-
-    class Record(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            steps.append([w.numpy() for w in self.model.trainable_weights])
-
-    monkeypatch.setattr(training, "_callbacks", lambda f, s: [*callbacks(f, s), Record()])
-    run = train(replace(SMALL, epochs=2, ema=0.9))
-    average = steps[0]
-    for weights in steps[1:]:
-        average = [0.9 * a + 0.1 * w for a, w in zip(average, weights, strict=True)]
-    kept = [w.numpy() for w in run.load_model().trainable_weights]
-    for ours, expected in zip(kept, average, strict=True):
-        np.testing.assert_allclose(ours, expected, atol=1e-5)
-    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(kept, steps[-1]))
+# What is done to the folder, and after which epoch the training goes on.
+LAST = "checkpoint_00002.weights.h5"
+DAMAGES = {
+    "all half written": (leave_all_half_written, 2),
+    "a later checkpoint, empty": (lambda x: (x / "checkpoint_00003.weights.h5").touch(), 2),
+    "the checkpoint empty": (lambda x: (x / LAST).write_bytes(b""), 0),
+    "the checkpoint cut": (lambda x: (x / LAST).write_bytes((x / LAST).read_bytes()[:-99]), 0),
+    "no history": (lambda x: (x / "history.csv").unlink(), 0),
+}
 
 
-def test_several_views_of_each_image_are_averaged(prepared_workspace):
-    run = train(replace(SMALL, epochs=1, average_views=True))
-    images, y_true, _ = load_split("fer2013", "test", GREY)
-    model = run.load_model()
-    first, mirrored = (
-        model.predict(np.ascontiguousarray(view), verbose=0)
-        for view in (images, images[:, :, ::-1])
-    )
-    _, single = run.predictions("test")
-    _, averaged = run.predictions("test", averaged=True)
-    np.testing.assert_allclose(single, first, atol=1e-5)
-    rest = 10 * averaged - first - mirrored  # the eight moved views
-    np.testing.assert_allclose(rest.sum(axis=1), 8, atol=1e-3)
-    assert np.abs(averaged - first).max() > 1e-5
-    assert run.metrics["test_averaged"] == evaluate(y_true, averaged)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_a_killed_process_leaves_does_not_hold_up(
+    prepared_workspace, interrupted, damage, capsys
+):
+    folder = config.RUNS_DIR / "interrupted"
+    shutil.copytree(interrupted, folder)
+    do, done = DAMAGES[damage]
+    do(folder)
+    run = train_small("interrupted", epochs=3, callbacks=[Stop(0)])
+    printed = capsys.readouterr().out
+    assert f", going on after epoch {done}\n" in printed if done else "going on" not in printed
+    assert ("is set aside, as it cannot be used" in printed) == (done == 0 or "later" in damage)
+    assert names_of_runs() == ["interrupted"]
+    check_whole(run, epochs=3)
 
 
-def test_balanced_class_weights_are_inverse_frequencies():
-    y_true = np.array([0, 0, 0, 1, 2, 2])
-    spec = replace(SMALL, class_weight="balanced")
-    expected = {0: 6 / 3 / 3, 1: 6 / 3 / 1, 2: 6 / 3 / 2}
-    assert training._class_weight(spec, y_true) == pytest.approx(expected)
-    assert training._class_weight(spec, np.eye(3)[y_true]) == pytest.approx(expected)
-    assert training._class_weight(SMALL, y_true) is None
+SCRIPT = """
+import sys
+import time
+from pathlib import Path
+import pytest
+from projects import move_project
+from stand_ins import Slow, train_small
+
+project, waits = Path(sys.argv[1]), sys.argv[2] == "second"
+move_project(pytest.MonkeyPatch(), project)
+while waits and not (project / "outputs" / "runs" / "killed" / "history.csv").exists():
+    time.sleep(0.05)
+try:
+    train_small("killed", epochs=30, callbacks=[Slow()])
+except RuntimeError as error:
+    sys.exit(f"error: {error}")
+"""
 
 
-def test_another_spec_of_the_same_name_is_refused(workspace):
-    training._claim_folder(workspace, replace(SMALL, epochs=9))
-    training._refuse_another_spec(workspace, SMALL)  # nothing was trained yet
-    training._claim_folder(workspace, SMALL)
-    (workspace / "history.csv").touch()  # as Keras does before the first epoch
-    training._refuse_another_spec(workspace, replace(SMALL, epochs=2))
-    (workspace / "history.csv").write_text("epoch,accuracy\n0,0.5\n")
-    training._refuse_another_spec(workspace, replace(SMALL, arguments={"widths": (8, 16)}))
-    with pytest.raises(ValueError, match=r"'epochs': \(3, 2\)"):
-        training._refuse_another_spec(workspace, replace(SMALL, epochs=2))
+def test_a_killed_process_is_followed_by_another(prepared_workspace, capsys):
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(prepared_workspace), name],
+            env={**os.environ, "PYTHONPATH": paths, "SECONDS_A_STEP": "0.3"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("first", "second")
+    ]
+    first, second = processes
+    try:
+        _, error = second.communicate(timeout=60)
+        assert first.poll() is None, "the first has ended, so nothing was tried"
+        assert "killed is being trained by another process" in error and second.returncode == 1
+        time.sleep(0.4)  # into an epoch
+        first.kill()
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    run = Run(config.RUNS_DIR / "killed")
+    done = run.epochs
+    assert 0 < done < 30 and not run.is_finished
+    train_small("killed", epochs=30, callbacks=[Slow()])
+    assert f", going on after epoch {done}\n" in capsys.readouterr().out
+    check_whole(run, epochs=30)
+    assert run.facts["resumed_after"] == [done] and names_of_runs() == ["killed"]
 
 
-def test_the_command_does_not_train_on_the_sample_unasked(workspace, monkeypatch, capsys):
-    folder = config.RUNS_DIR / "small"
-    folder.mkdir(parents=True)
-    training._claim_folder(folder, SMALL)
-    monkeypatch.delenv("FACELAB_SAMPLE")
-    assert training.main(["small", "--as", "again"]) == 1
-    assert "there is no full fer2013" in capsys.readouterr().err
-    monkeypatch.setenv("FACELAB_SAMPLE", "0")
-    assert training.main(["small", "--as", "again"]) == 1
-    assert "error: " in capsys.readouterr().err
-    assert [path.name for path in config.RUNS_DIR.iterdir()] == ["small"]
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "a\\b", "/abs", "", ".hidden", "a b", "ä."])
+def test_names_that_are_no_folder_are_refused(prepared_workspace, name):
+    with pytest.raises(ValueError, match="is no name for a run"):
+        train_small(name)
+    assert not (prepared_workspace / "outputs").exists()
 
 
-def test_what_another_spec_has_begun_is_not_used(workspace):
-    training._claim_folder(workspace, SMALL)
-    leftovers = [workspace / "precision.json", workspace / "features_train.npy"]
-    for path in leftovers:
-        path.touch()
-    training._claim_folder(workspace, SMALL)
-    assert all(path.exists() for path in leftovers), "an interrupted run goes on"
-    training._claim_folder(workspace, replace(SMALL, height=96))
-    assert not any(path.exists() for path in leftovers)
+def test_early_stopping_ends_a_run_that_counts_as_finished(prepared_workspace):
+    callbacks = [keras.callbacks.EarlyStopping(patience=2)]
+
+    def start():
+        model = small_network(optimizer=keras.optimizers.SGD(0.0))  # learns nothing
+        return train_small("small", model, 9, callbacks=callbacks)
+
+    run = start()
+    check_whole(run, epochs=3)  # the first, and two that are no better
+    before = content_of(run.folder)
+    assert start() == run  # though the callback has counted
+    callbacks = [keras.callbacks.EarlyStopping(patience=2)]
+    assert start() == run and content_of(run.folder) == before
 
 
-def test_without_data_no_run_is_begun(workspace):
-    with pytest.raises(FileNotFoundError):
-        train(SMALL)
-    assert not config.runs_dir("fer2013").exists()
+def test_a_diverging_training_ends_in_a_sentence_and_leaves_its_name_free(prepared_workspace):
+    def start(rate):
+        return train_small("small", small_network(optimizer=keras.optimizers.SGD(rate)))
+
+    with pytest.raises(ValueError, match="loss of epoch 1 is nan.*try a lower learning rate"):
+        start(1e25)
+    run = start(0.01)
+    check_whole(run, epochs=2)
+    assert names_of_runs() == ["small"]
 
 
-def test_weights_trained_in_bfloat16_are_kept_as_a_float32_model(prepared_workspace):
-    run = train(replace(SMALL, epochs=1, precision="bfloat16"))
-    assert run.metrics["precision"] == "bfloat16"
-    model = run.load_model()
-    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
-    assert keras.config.dtype_policy().name == "float32"
+def test_the_same_model_is_trained_as_it_was_compiled_last(prepared_workspace):
+    def compile_with(momentum):
+        optimizer = keras.optimizers.SGD(0.1, momentum=momentum)
+        model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
+
+    model = small_network()
+    runs = []
+    for momentum in (0.0, 0.9, 0.9):
+        compile_with(momentum)
+        runs += [train_small("small", model), train_small("small", model)]
+    assert [run.name for run in runs] == ["small"] * 2 + ["small_2"] * 4
 
 
-def test_the_faster_precision_is_taken_once(prepared_workspace, monkeypatch, tmp_path):
-    seconds = {"float32": 2.0, "bfloat16": 1.0}
-    monkeypatch.setattr(training, "_time_steps", lambda spec, name: seconds[name])
-    monkeypatch.setattr(training, "supports_bfloat16", lambda: True)
-    assert training._decide_precision(tmp_path, SMALL, 1_000_000, ONE_DEVICE) == "bfloat16"
-    seconds["bfloat16"] = 3.0
-    assert training._decide_precision(tmp_path, SMALL, 1_000_000, ONE_DEVICE) == "bfloat16", (
-        "run goes on"
-    )
-    (tmp_path / "precision.json").unlink()
-    assert training._decide_precision(tmp_path, SMALL, 1_000_000, ONE_DEVICE) == "float32"
-    (tmp_path / "precision.json").unlink()
-    seconds.clear()  # a short run is not worth the timing
-    assert training._decide_precision(tmp_path, SMALL, 100, ONE_DEVICE) == "float32"
+def own_class():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.flat, self.dense = keras.layers.Flatten(), keras.layers.Dense(7, "softmax")
 
+        def call(self, images):
+            return self.dense(self.flat(images))
 
-def test_default_recipe_is_the_report_s(prepared_workspace):
-    spec = RunSpec("recipe", "fer2013", "final", epochs=1)
-    model = keras.Sequential([keras.layers.Dense(7)])
-    training._compile(model, spec, steps=1)
-    assert isinstance(model.optimizer, keras.optimizers.Adam)
-    assert float(model.optimizer.learning_rate) == pytest.approx(1e-4)
-    assert isinstance(model.loss, keras.losses.CategoricalCrossentropy)
-    assert (spec.batch_size, spec.evaluation_batch_size, spec.augmentation) == (70, 50, "flip")
-
-
-def test_cosine_reaches_zero_at_the_last_step_and_spares_the_norms(prepared_workspace):
-    spec = replace(SMALL, optimizer="sgd", schedule="cosine", learning_rate=0.1, weight_decay=1e-3)
-    model = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(7), keras.layers.BatchNormalization()]
-    )
-    training._compile(model, spec, steps=100)
-    schedule = model.optimizer._learning_rate
-    assert float(schedule(0)) == pytest.approx(0.1)
-    assert float(schedule(50)) == pytest.approx(0.05)
-    assert float(schedule(100)) == pytest.approx(0, abs=1e-9)
-    model.optimizer.build(model.trainable_variables)
-    decayed = [v.name for v in model.trainable_variables if model.optimizer._use_weight_decay(v)]
-    assert decayed == ["kernel"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"epochs": 0},
-        {"dataset": "mnist"},
-        {"optimizer": "lbfgs"},
-        {"precision": "int8"},
-        {"labels": "mine"},
-        {"labels": "ferplus", "dataset": "utkface"},
-        {"labels": "ferplus", "class_names": ("happy", "sad")},
-        {"class_weight": "rare"},
-        {"auxiliary": ("age",)},
-        {"auxiliary": ("age",), "dataset": "utkface", "class_weight": "balanced"},
-        {"auxiliary": ("age",), "dataset": "utkface", "architecture": "final"},
-        {"teachers": ("gender_utk_64",), "dataset": "utkface", "split_name": "report"},
-        {"initial_weights": "gender_utk_64", "dataset": "utkface", "split_name": "report"},
-        {"auxiliary": ("height",), "dataset": "utkface"},
-        {"evaluate_at": (9,)},
-    ],
-)
-def test_impossible_specs_are_refused(change):
-    with pytest.raises(ValueError, match=f"{list(change)[0]} is"):
-        replace(SMALL, **change)
-
-
-def test_renewed_statistics_leave_what_was_learned(prepared_workspace, monkeypatch):
-    spec = replace(SMALL, epochs=1, augmentation="strong", mixup=0.2)
-    plain = train(spec).load_model()
-    seen = []
-
-    def renew(model, batches):
-        seen.append(np.concatenate([images for images, _ in batches]))
-        renew_statistics(model, batches)
-
-    monkeypatch.setattr(training, "renew_statistics", renew)
-    renewed = train(replace(spec, name="renewed", renew_statistics=True)).load_model()
-    for one, other in zip(plain.trainable_weights, renewed.trainable_weights):
-        np.testing.assert_array_equal(one, other)
-    for one, other in zip(plain.non_trainable_weights, renewed.non_trainable_weights):
-        assert not np.allclose(one, other)
-
-    images = load_split("fer2013", "train", GREY)[0]
-    known = {each.tobytes() for each in (*images, *images[:, :, ::-1])}
-    assert len(seen[0]) == len(images)
-    assert all(each.astype(np.uint8).tobytes() in known for each in seen[0])
-
-
-def ship_untrained(name, seed=0, **changes):
-    spec = replace(SMALL, name=name, **changes)
-    keras.utils.set_random_seed(seed)
-    model = build(spec.contract)
-    # Shipped weights are float16: with the same here, answers can be compared exactly.
-    model.set_weights([w.astype(np.float16).astype(np.float32) for w in model.get_weights()])
-    save_pretrained(model, spec.contract, name)
+    model = Own()
+    model(np.zeros((1, *TINY.shape), np.float32))
+    model.compile("adam", "categorical_crossentropy")
     return model
 
 
-def test_teachers_give_half_of_each_label(prepared_workspace, monkeypatch, tmp_path):
-    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
-    teachers = [ship_untrained("one", seed=1), ship_untrained("two", seed=2)]
-    taught = replace(SMALL, teachers=("one", "two"))
-    images, own = training._load(taught, "train")
-    soft = training._mix_with_teachers(teachers, tmp_path, taught, images, own)
-    answers = []
-    for model in teachers:
-        for view in views(images[5:6]):
-            answers.append(model(view.astype(np.float32), training=False).numpy()[0])
-    expected = np.sum(answers, axis=0) / 20 / 2
-    expected[own[5]] += 0.5
-    np.testing.assert_allclose(soft[5], expected, atol=1e-6)
-    # A run that goes on does not ask them again.
-    again = training._mix_with_teachers([], tmp_path, taught, images, own)
-    np.testing.assert_array_equal(again, soft)
+def uncompiled():
+    return keras.Sequential([keras.Input(TINY.shape), keras.layers.Flatten()])
 
 
-def test_a_teacher_of_something_else_is_refused(prepared_workspace, monkeypatch, tmp_path):
-    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
-    ship_untrained("five", class_names=FIVE_EMOTIONS)
-    ship_untrained("colour", colour="rgb")
-    for name in ("five", "colour"):
-        with pytest.raises(ValueError, match=f"teacher {name} has input and classes"):
-            train(replace(SMALL, teachers=(name,)))
-        assert not (prepared_workspace / "outputs" / "runs" / "small").exists()
+def without_input():
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(7, "softmax")])
+    model.compile("adam", "categorical_crossentropy")
+    return model
 
 
-def test_a_finished_run_teaches_where_nothing_is_shipped_by_its_name(
-    prepared_workspace, monkeypatch, tmp_path
-):
-    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
-    elder = train(replace(SMALL, name="elder", epochs=1))
-    taught = replace(SMALL, name="taught", epochs=1, teachers=("elder",))
-    teacher = training._load_teacher(taught, "elder")
-    for one, other in zip(teacher.get_weights(), elder.load_model().get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    checksum = sha256_of(elder.folder / "model.weights.h5")
-    assert train(taught).metrics["teachers"] == {"elder": checksum}
-    # What is shipped comes first: its file is in git, a run's is not.
-    ship_untrained("elder")
-    later = train(replace(taught, name="later"))
-    assert later.metrics["teachers"] == {"elder": sha256_of(tmp_path / "elder.npz")}
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (own_class, "Own is a class of its own"),
+        (uncompiled, "is not compiled: .* call model.compile"),
+        (without_input, r"no input shape .* begin it with keras.Input"),
+    ],
+)
+def test_models_that_cannot_be_kept_are_refused(prepared_workspace, build, reason):
+    with pytest.raises(ValueError, match=reason):
+        train_small("small", build())
+    assert not (prepared_workspace / "outputs").exists()
 
 
-def test_a_teacher_that_may_know_test_images_is_refused(prepared_workspace, monkeypatch, tmp_path):
-    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
-    taught = replace(SMALL, teachers=("elder",))
-    with pytest.raises(FileNotFoundError, match="teacher elder is neither"):
-        train(taught)
-    folder = prepared_workspace / "outputs" / "runs" / "elder"
-    write_json(folder / "spec.json", asdict(replace(SMALL, name="elder", split_name="report")))
-    write_json(folder / "metrics.json", {"data": {"train": "of other images"}})
-    with pytest.raises(ValueError, match="teacher elder learned on the split 'report'"):
-        train(taught)
-    write_json(folder / "spec.json", asdict(replace(SMALL, name="elder")))
-    with pytest.raises(ValueError, match="elder is a run on other images or splits"):
-        train(taught)
-    assert not (folder.parent / "small").exists()
-
-
-def test_training_goes_on_from_shipped_weights(prepared_workspace, monkeypatch, tmp_path):
-    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
-    shipped = ship_untrained("begun", seed=1)
-    labels, batches = [], training._batches
-
-    def recorded(spec, images, y_true, training=False):
-        if training:
-            labels.append(y_true)
-        return batches(spec, images, y_true, training)
-
-    monkeypatch.setattr(training, "_batches", recorded)
-    # With a learning rate of 0 what is trained stays as it began.
-    run = train(
-        replace(
-            SMALL, epochs=1, learning_rate=0.0, initial_weights="begun", teachers=("begun",),
-            arguments={"widths": (8, 16)},
-        )
-    )  # fmt: skip
-    for one, other in zip(
-        shipped.trainable_weights, run.load_model().trainable_weights, strict=True
+def test_batches_that_do_not_belong_together_are_refused(prepared_workspace):
+    batches, valid = sample_batches()
+    _, larger = sample_batches(face_input_for("fer2013", 16, 16, "grey"))
+    _, fewer = sample_batches(class_names=FIVE_EMOTIONS)
+    for given, reason in (
+        ((batches, larger), "differ in input"),
+        ((batches, fewer), "differ in classes"),
+        ((valid, batches), "expected .'train', 'valid'."),
+        ((batches, batches.of("test")), "expected .'train', 'valid'."),
     ):
-        np.testing.assert_array_equal(one, other)
-    (taught,) = labels
-    assert taught.shape == (36, 7) and (taught.max(axis=1) < 1).all()
-    checksums = {"begun": sha256_of(tmp_path / "begun.npz")}
-    assert run.metrics["initial_weights"] == run.metrics["teachers"] == checksums
+        with pytest.raises(ValueError, match=reason):
+            train_small("small", batches=given)
+    with pytest.raises(ValueError, match="epochs is 0"):
+        train_small("small", epochs=0)
+    assert not (prepared_workspace / "outputs").exists()
 
 
-def test_initial_weights_of_another_network_are_refused(prepared_workspace, monkeypatch, tmp_path):
-    monkeypatch.setattr(config, "PRETRAINED_DIR", tmp_path)
-    ship_untrained("five", class_names=FIVE_EMOTIONS)
-    ship_untrained("wider", arguments={"widths": [8, 32]})
-    for name in ("five", "wider"):
-        with pytest.raises(ValueError, match=f"initial_weights is '{name}', with architecture"):
-            train(replace(SMALL, initial_weights=name))
-        assert not (prepared_workspace / "outputs" / "runs" / "small").exists()
+def test_a_sequential_model_with_a_loss_of_its_own_is_kept(prepared_workspace):
+    def loss(y_true, y_pred):
+        return keras.losses.categorical_crossentropy(y_true, y_pred)
 
-
-def test_spec_survives_json():
-    spec = replace(
-        SMALL, evaluate_at=(1, 2), class_names=("happy", "sad"), teachers=("emotion_fer",)
+    model = keras.Sequential(
+        [keras.Input(TINY.shape), keras.layers.Flatten(), keras.layers.Dense(7, "softmax")]
     )
-    gender = replace(SMALL, dataset="utkface", auxiliary=("age", "race"))
-    for each in (spec, gender):
-        assert RunSpec.from_json(json.loads(json.dumps(each.__dict__))) == each
+    model.compile("adam", loss, metrics=["accuracy"])
+    run = train_small("small", model)
+    check_whole(run, epochs=2)
+    assert_same_weights(model, run.load_model())
 
 
-def test_specs_of_older_runs_are_read():
-    content = json.loads(json.dumps(SMALL.__dict__))
-    for name in ("teachers", "initial_weights", "auxiliary", "renew_statistics"):
-        del content[name]
-    assert RunSpec.from_json(content) == SMALL
+def test_what_was_trained_in_bfloat16_is_kept_as_float32(prepared_workspace):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = small_network()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    run = train_small("small", model, epochs=1)
+    assert run.facts["made_of"]["precision"] == "mixed_bfloat16"
+    kept = run.load_model()
+    assert {layer.compute_dtype for layer in kept.layers} == {"float32"}
+    assert_same_weights(model, kept)
+    images, _, _ = load_split("fer2013", "test", TINY)
+    _, stored = run.predictions("test")
+    np.testing.assert_allclose(stored, kept(images.astype(np.float32)).numpy(), atol=1e-6)
 
 
-def test_missing_weights_say_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match="tasks.py train"):
-        training.Run(tmp_path, SMALL).load_model()
+def test_weights_of_classes_count_in_the_loss(prepared_workspace):
+    batches = sample_batches(batch_size=36, augmentation="none")
+    factors = {index: 1.0 + index for index in range(7)}
+    model = small_network(optimizer=keras.optimizers.SGD(0.0))
+    images = batches[0].images.astype(np.float32)
+    answers = model(images, training=False).numpy()[np.arange(36), batches[0].y_true]
+    run = train_small("small", model, 1, batches, class_weight=factors)
+    expected = np.mean((1 + batches[0].y_true) * -np.log(answers))
+    assert run.history["loss"][1] == pytest.approx(expected, rel=1e-4)
+    assert run.facts["made_of"]["class_weight"]["6"] == 7
+
+
+def test_several_views_of_each_image_are_averaged(prepared_workspace):
+    run = train_small("small", epochs=1, average_views=True)
+    images, _, _ = load_split("fer2013", "test", TINY)
+    model = run.load_model()
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
+    answers = []
+    for top, left in ((2, 2), (0, 2), (4, 2), (2, 0), (2, 4)):
+        moved = padded[:, top : top + 12, left : left + 12].astype(np.float32)
+        answers += [model(view).numpy() for view in (moved, moved[:, :, ::-1])]
+    _, single = run.predictions("test")
+    _, averaged = run.predictions("test", averaged=True)
+    np.testing.assert_allclose(single, answers[0], atol=1e-6)
+    np.testing.assert_allclose(averaged, np.mean(answers, axis=0), atol=1e-6)
+    assert np.abs(averaged - single).max() > 1e-3
+
+
+def test_a_part_of_a_model_is_kept(prepared_workspace):
+    """What only training needs is left out: here the outputs are doubled for the loss."""
+    batches = [
+        replace(x, labels=np.concatenate([x.labels, x.labels], axis=1)) for x in sample_batches()
+    ]
+    keep = small_network()
+    wider = keras.Model(keep.input, keras.layers.Concatenate()([keep.output, keep.output]))
+    wider.compile("adam", "categorical_crossentropy")
+    run = train(wider, "small", *batches, epochs=1, keep=keep)
+    assert run.predictions("test")[1].shape == (15, 7)
+    assert run.load_model().output_shape == (None, 7)
+    assert_same_weights(keep, run.load_model())

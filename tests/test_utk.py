@@ -6,8 +6,8 @@ import pytest
 from stand_ins import damage_content, damage_header
 
 from utils import config
-from utils.data import audit
-from utils.utk import draw_splits, parse_name, prepare_utk
+from utils.data.prepared import audit
+from utils.data.utk import draw_splits, parse_name, prepare_utk
 
 
 @pytest.mark.parametrize(
@@ -124,16 +124,19 @@ def test_every_image_twice_in_one_archive_is_used_once(workspace):
     assert prepared.found == 2 * len(list(source.iterdir()))
 
 
-def test_same_seed_same_split_and_other_seed_another(workspace):
+def test_same_seed_same_split_and_other_seed_another(workspace, capsys):
     shutil.copytree(config.SAMPLE_DIR / "raw" / "UTKFace", workspace / "data" / "raw" / "UTKFace")
     splits = []
     for seed in (0, 0, 1):
         splits.append(prepare_utk(seed=seed).labels["split"].tolist())
         shutil.rmtree(config.prepared_dir("utkface"))
     assert splits[0] == splits[1] != splits[2]
-    prepare_utk(seed=1)
-    with pytest.raises(ValueError, match="seed 1, not 2"):
-        prepare_utk(seed=2)
+    prepare_utk(seed=0)
+    assert not capsys.readouterr().out
+    assert prepare_utk(seed=1).labels["split"].tolist() == splits[2], "drawn anew in its place"
+    assert "it is made anew" in capsys.readouterr().out
+    assert prepare_utk(seed=1).labels["split"].tolist() == splits[2]
+    assert not capsys.readouterr().out
 
 
 def table(females, males, copies=0):

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_DIR = ROOT / "data" / "sample"
 SAMPLE_CLIP = SAMPLE_DIR / "clip.mp4"
 PRETRAINED_DIR = ROOT / "outputs" / "pretrained"
+REFERENCE_DIR = ROOT / "outputs" / "reference"
+FIGURES_DIR = ROOT / "outputs" / "figures"
 RUNS_DIR = ROOT / "outputs" / "runs"
 REPORTS_DIR = ROOT / "outputs" / "reports"
 REALTIME_DIR = ROOT / "outputs" / "realtime"
@@ -82,8 +84,8 @@ def data_dir(dataset):
     return SAMPLE_DIR if is_sample_run(dataset) else _full_data_dir()
 
 
-def raw_path(dataset):
-    """Find the raw file or folder of a data set.
+def find_raw(dataset):
+    """The raw file or folder of a data set, the first of `RAW_NAMES` that exists, or None.
 
     Parameters
     ----------
@@ -91,22 +93,26 @@ def raw_path(dataset):
 
     Returns
     -------
-    pathlib.Path
-        The first of ``RAW_NAMES[dataset]`` that exists.
+    pathlib.Path or None
+    """
+    return next(iter(_raw_candidates(data_dir(dataset), dataset)), None)
+
+
+def raw_path(dataset):
+    """The same, where there must be one.
 
     Raises
     ------
     FileNotFoundError
         If there is none, with the names that were looked for.
     """
-    folder = data_dir(dataset)
-    candidates = _raw_candidates(folder, dataset)
-    if not candidates:
+    found = find_raw(dataset)
+    if found is None:
         raise FileNotFoundError(
-            f"no raw data of {dataset} in {folder / 'raw'}: looked for "
+            f"no raw data of {dataset} in {data_dir(dataset) / 'raw'}: looked for "
             f"{', '.join(RAW_NAMES[dataset])}; {WHERE_TO_GET}"
         )
-    return candidates[0]
+    return found
 
 
 def models_dir():

@@ -24,9 +24,11 @@ def grad_cam(model, image, class_index=None):
     numpy.ndarray, float32, 0..1, (height, width)
         0 where nothing speaks for the class.
     """
-    last = [layer for layer in model.layers if len(layer.output.shape) == 4 and _is_map(layer)][-1]
+    # The last output that still has places: a pooled one has a single one.
+    outputs = [layer.output for layer in model.layers if len(layer.output.shape) == 4]
+    last = [output for output in outputs if output.shape[1] > 1][-1]
     logits = model.get_layer("probabilities").input
-    both = keras.Model(model.input, [last.output, logits])
+    both = keras.Model(model.input, [last, logits])
     with tf.GradientTape() as tape:
         features, scores = both(image[None].astype(np.float32), training=False)
         index = int(scores[0].numpy().argmax()) if class_index is None else class_index
@@ -35,8 +37,3 @@ def grad_cam(model, image, class_index=None):
     heat = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))[0].numpy()
     heat = cv2.resize(heat, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     return heat / max(heat.max(), 1e-12)
-
-
-def _is_map(layer):
-    """Say whether a layer's output still has places (a pooled one has a single one)."""
-    return layer.output.shape[1] > 1

@@ -5,16 +5,11 @@ the wrong range cannot happen. Its last layer is a softmax over the classes, in 
 mixed precision.
 """
 
-from dataclasses import replace
-from pathlib import Path
-
 import keras
 import numpy as np
 from keras import layers, regularizers
 
 from utils import config
-from utils.contracts import find_pretrained
-from utils.files import replaced_when_done, sha256_of
 
 
 def build_six_conv_cnn(input_shape, num_classes):
@@ -150,7 +145,7 @@ def build_mobilenet(
     weights : {"imagenet"} or None
         None starts at random. ImageNet weights (17 MB) are read from
         ``data/raw/mobilenet_imagenet.npz`` (keys ``layer__variable``) where that file is, and
-        downloaded otherwise.
+        downloaded otherwise; layers that the file lacks start at random, which is printed.
     random_layers : sequence of str
         Layers that start at random all the same.
     scaled_to : (float, float)
@@ -166,8 +161,6 @@ def build_mobilenet(
     ------
     ConnectionError
         If the ImageNet weights are neither at hand nor to be downloaded.
-    ValueError
-        If the file of weights lacks a layer that is not among `random_layers`.
     """
     inputs = keras.Input(input_shape)
     black, white = scaled_to
@@ -290,15 +283,15 @@ def _set_imagenet_weights(base, random_layers):
             }
             missing = [x.name for x in wanted if len(keys[x.name]) < len(x.weights)]
             if missing:
-                raise ValueError(
-                    f"{path} has no weights for {missing}: name these layers in random_layers, or "
-                    "move the file away to have the weights downloaded"
-                )
+                print(f"{path.name} has no weights for {', '.join(missing)}: they start at random")
             for layer in wanted:
-                layer.set_weights([stored[key] for key in keys[layer.name]])
+                if layer.name not in missing:
+                    layer.set_weights([stored[key] for key in keys[layer.name]])
         return
     try:
-        source = keras.applications.MobileNet(include_top=False, pooling="avg", weights="imagenet")
+        source = keras.applications.MobileNet(
+            input_shape=(224, 224, 3), include_top=False, pooling="avg", weights="imagenet"
+        )
     except Exception as error:  # Keras raises the bare class when a download fails
         if "URL fetch failure" not in str(error):
             raise
@@ -324,141 +317,9 @@ BUILDERS = {
 }
 
 
-def build(contract, **overrides):
-    """Build the network of a `ModelContract`, with the weights of a new one.
-
-    Parameters
-    ----------
-    contract : ModelContract
-    **overrides
-        Arguments of the builder that replace the contract's.
-
-    Returns
-    -------
-    keras.Model
-
-    Raises
-    ------
-    ValueError
-        If the architecture is unknown.
-    """
-    if contract.architecture not in BUILDERS:
-        raise ValueError(
-            f"architecture is {contract.architecture!r}, expected one of {sorted(BUILDERS)}"
-        )
-    arguments = {**contract.arguments, **overrides}
-    shape, num_classes = contract.face_input.shape, len(contract.class_names)
-    return BUILDERS[contract.architecture](shape, num_classes, **arguments)
-
-
 def count_parameters(model):
     """Return (trainable, non-trainable) parameters of a model."""
     return tuple(
         sum(int(np.prod(weight.shape)) for weight in weights)
         for weights in (model.trainable_weights, model.non_trainable_weights)
     )
-
-
-def split_frozen(model):
-    """Split a network whose first layers are frozen, to compute their outputs only once.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A chain of layers.
-
-    Returns
-    -------
-    frozen : keras.Model or None
-        The layers before the first trained one; None where nothing at the start is frozen.
-    trained : keras.Model
-        The other layers, shared with `model`: training them trains `model`.
-    """
-    weighted = [layer for layer in model.layers if layer.weights]
-    first = next(layer for layer in weighted if layer.trainable)
-    if first is weighted[0]:
-        return None, model
-    frozen = keras.Model(model.input, first.input)
-    outputs = inputs = keras.Input(first.input.shape[1:], dtype=first.input.dtype)
-    for layer in model.layers[model.layers.index(first) :]:
-        outputs = layer(outputs)
-    return frozen, keras.Model(inputs, outputs)
-
-
-def save_model(model, contract, folder):
-    """Save a model as ``model.keras`` and as the report's pair, with its contract.
-
-    The pair is ``architecture.json`` and ``model.weights.h5``.
-    """
-    folder = Path(folder)
-    with replaced_when_done(folder / "model.keras") as partial:
-        model.save(partial)
-    with replaced_when_done(folder / "architecture.json") as partial:
-        partial.write_text(model.to_json(indent=1), encoding="utf-8")
-    with replaced_when_done(folder / "model.weights.h5") as partial:
-        model.save_weights(partial)
-    contract.write(folder / "contract.json")
-
-
-def load_architecture_and_weights(folder):
-    """Load the report's pair of files as a model."""
-    folder = Path(folder)
-    model = keras.models.model_from_json((folder / "architecture.json").read_text(encoding="utf-8"))
-    model.load_weights(folder / "model.weights.h5")
-    return model
-
-
-def calibrate(model, temperature):
-    """Divide the logits of a network by a temperature, in its last weights.
-
-    Parameters
-    ----------
-    model : keras.Model
-        From one of the builders; it is changed.
-    temperature : float
-        See `utils.evaluation.fit_temperature`.
-    """
-    last = [layer for layer in model.layers if layer.weights][-1]
-    last.set_weights([weights / temperature for weights in last.get_weights()])
-
-
-def save_pretrained(model, contract, name):
-    """Ship a trained model: float16 weights and its contract in ``outputs/pretrained/``.
-
-    float16 halves the file; the weights are read back as float32.
-
-    Returns
-    -------
-    pathlib.Path
-        The weights file.
-    """
-    path = config.PRETRAINED_DIR / f"{name}.npz"
-    with replaced_when_done(path) as partial:
-        np.savez_compressed(
-            partial, *(weights.astype(np.float16) for weights in model.get_weights())
-        )
-    replace(contract, weights_sha256=sha256_of(path)).write(path.with_suffix(".json"))
-    return path
-
-
-def load_pretrained(name):
-    """Load a shipped network by name.
-
-    Parameters, errors: see `utils.contracts.find_pretrained`.
-
-    Returns
-    -------
-    model : keras.Model
-        float32
-    contract : ModelContract
-    """
-    path, contract = find_pretrained(name)
-    return build_with_weights(path, contract), contract
-
-
-def build_with_weights(path, contract):
-    """Build a shipped network that `utils.contracts.find_pretrained` has found: keras.Model."""
-    model = build(contract)
-    with np.load(path) as weights:
-        model.set_weights([array.astype(np.float32) for array in weights.values()])
-    return model

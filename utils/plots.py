@@ -184,3 +184,82 @@ def plot_reliability(y_true, probabilities, temperature, title, ax):
     ax.set(title=title, xlabel="largest probability", ylabel="accuracy")
     ax.legend()
     return ax
+
+
+def plot_accuracies(table, ax=None):
+    """Draw accuracies as dots with their intervals, a row each, the first on top.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        accuracy, low and high in 0..1, indexed by what was measured; *group*, where there is such
+        a column, gives the colour.
+    ax : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 1 + 0.24 * len(table)), layout="constrained")
+    names = [str(name) for name in table.index]
+    groups = table["group"] if "group" in table else np.full(len(table), "")
+    for group in dict.fromkeys(groups):
+        chosen = np.asarray(groups == group)
+        rows = table[chosen]
+        errors = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
+        ax.errorbar(
+            rows["accuracy"], np.flatnonzero(chosen), xerr=errors, fmt="o", capsize=2, label=group
+        )
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set_xlabel("accuracy, 95 % interval")
+    ax.grid(axis="x", alpha=0.3)
+    if "group" in table:
+        ax.legend()
+    return ax
+
+
+def plot_architectures(models):
+    """Draw networks side by side, from the input at the top to the classes at the bottom.
+
+    A bar is a layer that has a kernel. Of a convolution its length is the side of its output, in
+    shares of the input; dense layers are orange, frozen ones grey. Written in it are filters and
+    size of the kernel, or units. Taught in notebook 03.
+
+    Parameters
+    ----------
+    models : dict of str to keras.Model
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, axes = plt.subplots(
+        1, len(models), figsize=(2.3 * len(models), 7), layout="constrained", squeeze=False
+    )
+    deepest = 0
+    for ax, (name, model) in zip(axes.flat, models.items()):
+        depth = 0
+        for layer in model.layers:
+            kind = type(layer).__name__
+            is_dense = kind == "Dense"
+            # What squeeze-and-excitation computes of one place is no map.
+            if not is_dense and ("Conv2D" not in kind or layer.output.shape[1] == 1):
+                continue
+            channels = layer.output.shape[-1]
+            length = (
+                np.log2(channels) / 12 if is_dense else layer.output.shape[1] / model.input_shape[1]
+            )
+            colour = "sandybrown" if is_dense else "lightsteelblue"
+            ax.barh(depth, length, 0.85, color=colour if layer.trainable else "lightgrey")
+            size = "" if is_dense else f", {layer.kernel_size[0]}x{layer.kernel_size[1]}"
+            ax.text(0, depth, f"{channels}{size}", ha="center", va="center", fontsize=6)
+            ax.patches[-1].set_x(-length / 2)
+            depth += 1
+        deepest = max(deepest, depth)
+        ax.set_title(f"{name}\n{model.count_params() / 1e6:.1f} million", fontsize=9)
+        ax.axis("off")
+    for ax in axes.flat:
+        ax.set(ylim=(deepest, -1), xlim=(-0.52, 0.52))
+    return figure

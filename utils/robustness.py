@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from utils.data import load_split
+from utils.data.prepared import load_split
 from utils.evaluation import evaluate
 from utils.files import replaced_when_done
 
@@ -113,9 +113,13 @@ def accuracy_by_severity(run):
     """
     path = run.folder / "robustness.csv"
     if not path.is_file():
-        spec, model = run.spec, run.load_model()
+        model, batches = run.load_model(), run.facts["made_of"]["batches"]
         images, y_true, _ = load_split(
-            spec.dataset, "test", spec.contract.face_input, spec.classes, spec.split_name
+            batches["dataset"],
+            "test",
+            run.contract.face_input,
+            run.class_names,
+            batches["split_name"],
         )
         rows = []
         for name, (_, severities) in CORRUPTIONS.items():

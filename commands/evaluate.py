@@ -1,0 +1,161 @@
+"""Scores the shipped networks on somebody's own copy of the data.
+
+python tasks.py evaluate --help
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils import config
+from utils.data.batches import views
+from utils.data.fer import prepare_fer
+from utils.data.ferplus import agreed, load_votes
+from utils.data.prepared import EMOTIONS, copies_of_training, fingerprint, load_images, rows_of
+from utils.data.utk import RACES, prepare_utk
+from utils.evaluation import ADULT_AGES, AGE_BANDS, age_bands, evaluate
+from utils.networks.storage import load_network
+from utils.training import reference
+
+TEN_VIEWS = ", ten views"
+
+
+def score_shipped(dataset, prepared, votes_path=None):
+    """Score the shipped networks of a data set on its test split.
+
+    Parameters
+    ----------
+    dataset : {"fer2013", "utkface"}
+    prepared : utils.data.prepared.PreparedDataset
+    votes_path : pathlib.Path, optional
+        Votes of FER+, to score emotion networks also by what people agree on.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by model and by what was scored; columns as `evaluate` gives them, but for images
+        of one class no macro_f1.
+    """
+    votes = load_votes("test", prepared, votes_path) if votes_path else None
+    prefix = {"fer2013": "emotion", "utkface": "gender"}[dataset]
+    rows = {}
+    for path in sorted(config.PRETRAINED_DIR.glob(f"{prefix}_*.npz")):
+        name = path.stem
+        model, contract = load_network(name)
+        names = contract.class_names
+        images, y_true, _ = load_images(prepared, "test", contract.face_input, names)
+        predictions = [model.predict(view, batch_size=256, verbose=0) for view in views(images)]
+        probabilities, averaged = predictions[0], np.mean(predictions, axis=0)
+        rows[name, "all test images"] = evaluate(y_true, probabilities)
+        rows[name, "the same, ten views"] = evaluate(y_true, averaged)
+        if votes is not None and tuple(names) == EMOTIONS and (clear := agreed(votes)).any():
+            rows[name, "7 of 10 people agree, by their votes"] = evaluate(
+                votes.argmax(axis=1)[clear], probabilities[clear]
+            )
+        known = rows_of(prepared, "test", names)
+        if dataset == "fer2013":
+            new = ~copies_of_training(prepared, "test", names)
+            groups = {"not in training as well": new}
+        else:
+            bands, (youngest, oldest) = age_bands(known["age"]), ADULT_AGES
+            groups = {f"ages {youngest} to {oldest}": known["age"].between(youngest, oldest)}
+            groups |= {f"age {band}": bands == band for band in AGE_BANDS}
+            groups |= {race: known["race"] == race for race in sorted(known["race"].unique())}
+            groups |= {label: known["label"] == label for label in contract.class_names}
+        for group, chosen in groups.items():
+            chosen = np.asarray(chosen)
+            if not chosen.any():
+                continue
+            for part, answers in ((group, probabilities), (f"{group}{TEN_VIEWS}", averaged)):
+                rows[name, part] = evaluate(y_true[chosen], answers[chosen])
+                if len(np.unique(y_true[chosen])) == 1:  # a mean over classes means nothing then
+                    rows[name, part]["macro_f1"] = np.nan
+    table = pd.DataFrame(rows).T.astype({"n": int, "correct": int})
+    return table.rename_axis(["model", "test images"])
+
+
+def _notes_on_labels(name, votes):
+    """What to know of a network that learned other labels than those that are counted."""
+    if reference(name).facts["made_of"]["batches"]["labels"].startswith("votes"):
+        by_votes = "the row of 7 of 10 people" if votes else "--votes fer2013new.csv"
+        yield f"{name}: it learned from people's votes, not from FER-2013's labels; see {by_votes}"
+
+
+def _note_on_images(name, prepared):
+    """Say whether these are the images of the run that made the shipped network."""
+    if reference(name).facts["made_of"]["data"] == fingerprint(prepared):
+        return f"{name}: the same images in the same splits as in its training run"
+    return (
+        f"{name}: not the images or splits of its training run, so test images may be among "
+        "those that it has learned from"
+    )
+
+
+def _notes_on_races(name, table):
+    """How far apart the best and the worst race are, of those with enough faces to say."""
+    for views_of_each in ("", TEN_VIEWS):
+        rows = [key for race in RACES if (key := (name, f"{race}{views_of_each}")) in table.index]
+        large = table.loc[rows].query("n > 100")["accuracy"]
+        if len(large) > 1:
+            lowest, highest = 100 * large.min(), 100 * large.max()
+            yield (
+                f"{name}{views_of_each}: races of more than 100 faces from {lowest:.1f} to "
+                f"{highest:.1f} %, {highest - lowest:.1f} points apart"
+            )
+
+
+def main(arguments=None):
+    """Score the shipped networks from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python tasks.py evaluate",
+        description="Scores the networks in outputs/pretrained on the test splits of your own "
+        "copy of the data. Intervals are 95 % Wilson intervals.",
+    )
+    parser.add_argument("--fer", type=Path, help="FER-2013: fer2013.csv, packed or not, or folder")
+    parser.add_argument("--utk", type=Path, help="UTKFace: folder of images, or .tar.gz")
+    parser.add_argument("--votes", type=Path, help="fer2013new.csv of FERPlus, with --fer a csv")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(arguments)
+    given = {"fer2013": options.fer, "utkface": options.utk}
+    if not any(given.values()):
+        parser.error("give --fer, --utk or both")
+    if options.votes and not options.fer:
+        parser.error("--votes are on images of FER-2013: give --fer as well")
+    tables = {}
+    try:
+        for dataset, path in given.items():
+            if path is None:
+                continue
+            if not path.exists():
+                raise FileNotFoundError(f"{path} does not exist")
+            prepare = {"fer2013": prepare_fer, "utkface": prepare_utk}[dataset]
+            with tempfile.TemporaryDirectory() as folder:
+                prepared = prepare(source=path, destination=Path(folder) / dataset)
+                votes = options.votes if dataset == "fer2013" else None
+                table = tables[dataset] = score_shipped(dataset, prepared, votes)
+                for name in table.index.unique("model"):
+                    print(_note_on_images(name, prepared), file=sys.stderr)
+                    for note in (*_notes_on_labels(name, votes), *_notes_on_races(name, table)):
+                        print(note, file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        records = {
+            name: json.loads(table.reset_index().to_json(orient="records", double_precision=15))
+            for name, table in tables.items()
+        }
+        print(json.dumps(records, indent=1))
+    else:
+        for table in tables.values():
+            print(table.drop(columns="correct").round(3).to_string(na_rep="-"), end="\n\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from stand_ins import TINY, sample_batches
+
+from utils.data.batches import (
+    AUGMENTATIONS,
+    RandomAffine,
+    RandomNoise,
+    build_augmentation,
+    load_batches,
+    make_dataset,
+    views,
+)
+from utils.data.prepared import FIVE_EMOTIONS, face_input_for, load_split
+
+HALF_WHITE = np.zeros((64, 8, 8, 1), dtype=np.uint8)
+HALF_WHITE[:, :, 4:] = 255
+LABELS = np.arange(64) % 3
+ONE_HOT = np.eye(3, dtype=np.float32)[LABELS]
+
+
+def collect(**arguments):
+    defaults = {"batch_size": 10, "input_size": (8, 8)}
+    return joined(make_dataset(HALF_WHITE, ONE_HOT, **{**defaults, **arguments}))
+
+
+def joined(dataset):
+    """All images, all labels, and the batches."""
+    batches = list(dataset)
+    return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches]), batches
+
+
+def test_evaluation_batches_are_the_arrays_in_order():
+    images, labels, batches = collect()
+    np.testing.assert_array_equal(images, HALF_WHITE)
+    np.testing.assert_array_equal(labels, ONE_HOT)
+    assert [len(x) for x, _ in batches] == [10] * 6 + [4], "the last, smaller batch is not dropped"
+
+
+def test_flip_swaps_about_half_of_the_images_and_changes_nothing_else():
+    images, labels, _ = collect(augmentation="flip", shuffle_seed=0)
+    flipped = images[:, 0, 0, 0] == 255
+    assert 16 < flipped.sum() < 48
+    images[flipped] = images[flipped][:, :, ::-1]
+    np.testing.assert_array_equal(images, HALF_WHITE)
+    assert sorted(labels.argmax(axis=1)) == sorted(LABELS)
+
+
+def test_shuffling_depends_on_the_seed_alone():
+    first, again, other = (collect(shuffle_seed=seed)[1].argmax(axis=1) for seed in (0, 0, 1))
+    assert first.tolist() == again.tolist() != other.tolist()
+    assert first.tolist() != LABELS.tolist()
+
+
+def test_labels_can_be_probabilities():
+    soft = np.random.default_rng(0).dirichlet(np.ones(3), 64).astype(np.float32)
+    _, labels, _ = joined(make_dataset(HALF_WHITE, soft, 10))
+    np.testing.assert_array_equal(labels, soft)
+
+
+@pytest.mark.parametrize("name", ["strong", "heavy", "camera"])
+def test_strong_changes_keep_shape_and_range(name):
+    images, _, _ = collect(augmentation=name, shuffle_seed=0)
+    assert images.shape == HALF_WHITE.shape
+    assert images.min() >= 0 and images.max() <= 255
+    assert len({image.tobytes() for image in images}) > 32
+
+
+def affine_with(monkeypatch, image, degrees=0.0, zoom=0.0, shift_x=0.0, shift_y=0.0):
+    """RandomAffine with these values instead of random ones, on one image."""
+    draws = iter([np.deg2rad(degrees), zoom, shift_x, shift_y])
+    monkeypatch.setattr(
+        keras.random, "uniform", lambda shape, *_, seed: tf.fill(shape, np.float32(next(draws)))
+    )
+    layer = RandomAffine(degrees=90, zoom=1, shift=1, seed=0)
+    return layer(image[None, ..., None].astype(np.float32)).numpy()[0, ..., 0]
+
+
+def test_affine_against_plain_indexing(monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (9, 9))
+    np.testing.assert_allclose(affine_with(monkeypatch, image), image, atol=1e-3)
+    turned = affine_with(monkeypatch, image, degrees=90)
+    np.testing.assert_allclose(turned, np.rot90(image), atol=1e-2)
+    columns = np.clip(np.arange(9) + 2, 0, 8)  # 2 of 9 pixels, the border is continued
+    moved = affine_with(monkeypatch, image, shift_x=2 / 9)
+    np.testing.assert_allclose(moved, image[:, columns], atol=1e-2)
+    rows = np.clip(np.arange(9) - 3, 0, 8)
+    moved = affine_with(monkeypatch, image, shift_y=-3 / 9)
+    np.testing.assert_allclose(moved, image[rows], atol=1e-2)
+    every_second = np.clip(2 * np.arange(9) - 4, 0, 8)  # twice the step about the centre
+    shrunk = affine_with(monkeypatch, image, zoom=1.0)
+    np.testing.assert_allclose(shrunk, image[every_second][:, every_second], atol=1e-2)
+
+
+def test_heavy_erases_a_rectangle_of_half_of_the_images():
+    layer = build_augmentation("heavy", 0)[-1]
+    images = np.zeros((1000, 48, 48, 1), np.float32)
+    erased = layer(images, training=True).numpy() == 128
+    touched = erased.any(axis=(1, 2, 3))
+    assert 0.4 < touched.mean() < 0.6
+    for mask in erased[touched][:50, ..., 0]:
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        assert mask.mean() < 0.3
+
+
+def test_half_of_the_images_get_noise_each_of_its_own_strength():
+    images = np.full((400, 24, 24, 1), 127, np.float32)
+    noisy = RandomNoise(16, seed=0)(images).numpy()
+    deviations = noisy.std(axis=(1, 2, 3))
+    assert 0.4 < (deviations == 0).mean() < 0.6
+    assert 15 < deviations.max() < 17.5
+    assert abs(deviations[deviations > 0].mean() - 8) < 1
+    assert abs(noisy.mean() - 127) < 0.2
+
+
+def test_images_are_interpolated_to_the_input_size():
+    images, _, _ = collect(input_size=(16, 16))
+    assert images.shape == (64, 16, 16, 1)
+    assert images[0, 0, 0, 0] == 0 and images[0, 0, -1, 0] == 255
+
+
+def test_unknown_augmentation_is_refused():
+    with pytest.raises(ValueError, match="'mixup'.*'flip'"):
+        build_augmentation("mixup", 0)
+    assert build_augmentation(AUGMENTATIONS[0], 0) == []
+
+
+def test_mixup_mixes_images_and_labels_with_the_same_shares():
+    # Each image holds its own class as a grey level, so a mixture can be read from the pixels.
+    images = np.repeat(np.arange(3, dtype=np.uint8), 20)[:, None, None, None] * np.full(
+        (1, 4, 4, 1), 100, np.uint8
+    )
+    one_hot = np.eye(3, dtype=np.float32)[np.repeat(np.arange(3), 20)]
+    mixed, labels, _ = joined(make_dataset(images, one_hot, 30, mixup=0.4, shuffle_seed=1))
+    np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(mixed[:, 0, 0, 0], labels @ [0, 100, 200], atol=1e-3)
+    assert ((labels > 0.01) & (labels < 0.99)).any(), "nothing was mixed"
+    _, unmixed, _ = joined(make_dataset(images, one_hot, 30))
+    assert set(np.unique(unmixed)) == {0, 1}
+
+
+def test_views_are_moved_and_mirrored():
+    image = np.random.default_rng(0).integers(0, 256, (1, 5, 5, 1), dtype=np.uint8)
+    all_views = [view[0, ..., 0] for view in views(image, shift=1)]
+    original = image[0, ..., 0]
+    expected = [
+        original,
+        original[np.clip(np.arange(5) - 1, 0, 4)],  # face one pixel further down
+        original[np.clip(np.arange(5) + 1, 0, 4)],
+        original[:, np.clip(np.arange(5) - 1, 0, 4)],
+        original[:, np.clip(np.arange(5) + 1, 0, 4)],
+    ]
+    assert len(all_views) == 10
+    for moved, view, mirrored in zip(expected, all_views[::2], all_views[1::2], strict=True):
+        np.testing.assert_array_equal(view, moved)
+        np.testing.assert_array_equal(mirrored, moved[:, ::-1])
+
+
+def test_validation_batches_are_the_split_in_order(prepared_workspace):
+    _, valid = sample_batches(augmentation="heavy", mixup=0.5)
+    images, y_true, _ = load_split("fer2013", "valid", TINY)
+    np.testing.assert_array_equal(valid.images, images)
+    np.testing.assert_array_equal(valid.y_true, y_true)
+    np.testing.assert_array_equal(valid.labels, np.eye(7)[y_true])
+    assert valid.labels.dtype == np.float32
+    given, labels, _ = joined(valid.dataset())
+    np.testing.assert_array_equal(given, images)
+    np.testing.assert_array_equal(labels, valid.labels)
+    given, _, _ = joined(valid.dataset(images=255 - images))
+    np.testing.assert_array_equal(given, 255 - images)
+
+
+def test_training_batches_are_the_split_shuffled_anew_in_each_epoch(prepared_workspace):
+    batches, _ = sample_batches(augmentation="none")
+
+    def orders(dataset):
+        rows = {image.tobytes(): row for row, image in enumerate(batches.images)}
+        for _ in range(2):
+            given, labels, _ = joined(dataset)
+            order = [rows[image.astype(np.uint8).tobytes()] for image in given]
+            np.testing.assert_array_equal(labels, batches.labels[order])
+            yield order
+
+    first, second = orders(batches.dataset())
+    assert len(set(first)) == len(first) == 36 and set(first) == set(second)
+    assert first != second != sorted(second)
+    assert [first, second] == [*orders(batches.dataset())]
+    gone_on, _ = orders(batches.dataset(epochs_done=1))
+    assert gone_on not in (first, second), "the first epochs' order comes back"
+
+
+def test_other_splits_and_classes_keep_the_rest(prepared_workspace):
+    batches, _ = sample_batches(class_names=FIVE_EMOTIONS, seed=3)
+    test = batches.of("test")
+    assert (test.split, test.class_names, test.labels.shape[1]) == ("test", FIVE_EMOTIONS, 5)
+    assert batches.made_of == test.made_of
+    assert json.loads(json.dumps(batches.made_of)) == batches.made_of
+    assert {key: batches.made_of[key] for key in ("dataset", "batch_size", "seed", "labels")} == {
+        "dataset": "fer2013", "batch_size": 16, "seed": 3, "labels": "classes"
+    }  # fmt: skip
+
+
+def test_large_inputs_are_interpolated_batch_by_batch(prepared_workspace):
+    (batches, _) = sample_batches(face_input_for("fer2013", 96, 96, "rgb"), augmentation="none")
+    assert batches.images.shape == (36, 48, 48, 3)
+    images, _ = next(iter(batches.dataset()))
+    assert images.shape == (16, 96, 96, 3)
+
+
+def test_what_cannot_be_given_is_refused(prepared_workspace):
+    with pytest.raises(ValueError, match="'mixup'.*'flip'"):
+        sample_batches(augmentation="mixup")[0].dataset()
+    with pytest.raises(ValueError, match="split is 'all'"):
+        load_batches("fer2013", "all", TINY)
+    with pytest.raises(ValueError, match="no classes .'bored'."):
+        load_batches("fer2013", "train", TINY, class_names=("happy", "bored"))

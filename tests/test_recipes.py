@@ -1,0 +1,502 @@
+import shutil
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from stand_ins import train_small
+
+from commands import train as command
+from utils import config
+from utils.data.batches import load_batches, views
+from utils.data.ferplus import load_votes, soften
+from utils.data.prepared import FIVE_EMOTIONS, face_input_for, load_prepared, load_split, rows_of
+from utils.files import sha256_of, write_json
+from utils.models import BUILDERS, count_parameters
+from utils.networks.contract import SHIPPED_NAME, ModelContract
+from utils.networks.storage import save_network
+from utils.networks.structure import describe, differences
+from utils.recipes import recipe as recipes
+from utils.recipes import statistics
+from utils.recipes.auxiliary import (
+    WEIGHT,
+    add_labels,
+    add_outputs,
+    build_accuracy,
+    build_loss,
+    split_columns,
+)
+from utils.recipes.recipe import Recipe, build, compile_model, train_recipe
+from utils.recipes.statistics import renew_statistics
+from utils.recipes.teachers import ask_teachers
+from utils.training import DEPENDS_ON_COPY, Run, load_runs, train
+
+SMALL = Recipe(
+    "fer2013", "compact", 1, {"widths": [8]}, height=16, width=16, learning_rate=0.01, batch_size=16
+)
+GENDER = replace(SMALL, dataset="utkface", colour="rgb")
+TOLD = replace(GENDER, auxiliary=("age", "race"))
+
+
+@pytest.fixture
+def handed_over(monkeypatch):
+    """What a recipe hands to `train`, which then does nothing."""
+    calls = []
+
+    def instead(model, name, train_batches, valid_batches, epochs, **settings):
+        calls.append(
+            SimpleNamespace(
+                model=model, train=train_batches, valid=valid_batches, epochs=epochs, **settings
+            )
+        )
+
+    monkeypatch.setattr(recipes, "train", instead)
+    return calls
+
+
+def gender_batches(class_names=None):
+    return load_batches("utkface", "train", GENDER.face_input, class_names)
+
+
+def prepare_report_split():
+    """A stand-in: the sample has too few faces for the report's."""
+    shutil.copytree(config.prepared_dir("utkface"), config.prepared_dir("utkface", "report"))
+
+
+# Further outputs
+
+
+@pytest.mark.parametrize("class_names", [("female", "male"), ("male", "female")])
+def test_labels_lie_side_by_side(prepared_workspace, class_names):
+    batches = gender_batches(class_names)
+    wider = add_labels(batches, ("age", "race"))
+    assert wider.labels.shape == (len(batches.y_true), 2 + 6 + 5)
+    assert wider.labels.dtype == np.float32 and wider.labels_from != batches.labels_from
+    rows = rows_of(load_prepared("utkface"), "train", class_names)
+    last_years = (5, 17, 30, 45, 60, 120)
+    for row, (_, known) in zip(wider.labels, rows.iterrows(), strict=True):
+        gender = class_names.index(known["label"])
+        band = next(i for i, year in enumerate(last_years) if known["age"] <= year)
+        race = ("White", "Black", "Asian", "Indian", "Other").index(known["race"])
+        assert np.flatnonzero(row).tolist() == [gender, 2 + band, 8 + race]
+    soft = replace(batches, labels=np.full((len(batches.y_true), 2), 0.5, np.float32))
+    np.testing.assert_array_equal(add_labels(soft, ("age",)).labels[:, :2], soft.labels)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_a_sum_over_blocks(smoothing):
+    noise = np.random.default_rng(0)
+    expected, truths, answers = np.zeros(4), [], []
+    for size, weight in ((2, 1), (6, WEIGHT), (5, WEIGHT)):
+        truth = np.eye(size)[noise.integers(size, size=4)]
+        answer = noise.dirichlet(np.ones(size), 4)
+        softened = (1 - smoothing) * truth + smoothing / size
+        expected -= weight * (softened * np.log(answer)).sum(axis=1)
+        truths.append(truth)
+        answers.append(answer)
+    joined = [np.concatenate(x, axis=1).astype(np.float32) for x in (truths, answers)]
+    loss = build_loss(2, ("age", "race"), smoothing)(*joined)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(loss), expected, rtol=1e-4)
+    for block, answer in zip(split_columns(joined[1], 2, ("age", "race")), answers, strict=True):
+        np.testing.assert_allclose(block, answer, rtol=1e-6)
+
+
+def test_the_accuracy_is_of_the_class_alone():
+    y_true = np.array([[1, 0, 0, 1], [0, 1, 0, 1]], np.float32)
+    y_pred = np.array([[0.9, 0.1, 1, 0], [0.6, 0.4, 0, 1]], np.float32)
+    right = keras.ops.convert_to_numpy(build_accuracy(2)(y_true, y_pred))
+    assert right.tolist() == [1, 0]
+
+
+def test_further_outputs_come_after_the_class():
+    model = build(GENDER)
+    wider = add_outputs(model, ("age", "race"))
+    images = np.random.default_rng(0).uniform(0, 255, (3, 16, 16, 3)).astype(np.float32)
+    answers = wider(images, training=False).numpy()
+    assert answers.shape == (3, 13)
+    np.testing.assert_allclose(answers[:, :2], model(images, training=False).numpy(), atol=1e-6)
+    for block in (answers[:, :2], answers[:, 2:8], answers[:, 8:]):
+        np.testing.assert_allclose(block.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_run_told_more_keeps_the_class_alone(prepared_workspace, bfloat16):
+    run = train_recipe(TOLD, "told", bfloat16)
+    model = run.load_model()
+    assert model.output_shape == (None, 2)
+    assert not {"age", "race", "age_logits"} & {layer.name for layer in model.layers}
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
+    assert run.facts["parameters"] == [*count_parameters(build(GENDER))]
+    images, y_true, _ = load_split("utkface", "valid", run.contract.face_input)
+    stored_true, stored = run.predictions("valid")
+    np.testing.assert_array_equal(stored_true, y_true)
+    np.testing.assert_allclose(stored, model(images.astype(np.float32)).numpy(), atol=1e-5)
+    made_of = run.facts["made_of"]
+    fused = any("FusedBatchNormalization" in line for line in made_of["network"])
+    assert fused == bfloat16
+    assert made_of["batches"]["labels"] == "classes with age, race"
+    assert train_recipe(TOLD, "told", bfloat16) == run and len(load_runs(config.RUNS_DIR)[0]) == 1
+
+
+# How a model is compiled
+
+
+def test_the_defaults_are_the_report_s(prepared_workspace, handed_over):
+    train_recipe(Recipe("fer2013", "six_conv", epochs=3), "report")
+    (call,) = handed_over
+    assert isinstance(call.model.optimizer, keras.optimizers.Adam)
+    assert float(call.model.optimizer.learning_rate) == pytest.approx(1e-4)
+    assert call.model.loss == "categorical_crossentropy" and call.epochs == 3
+    assert (call.train.batch_size, call.train.augmentation, call.train.mixup) == (70, "flip", 0)
+    assert call.class_weight is None and not call.callbacks and not call.average_views
+
+
+def test_the_rate_falls_to_zero_at_the_last_step(prepared_workspace, handed_over):
+    recipe = replace(SMALL, epochs=4, schedule="cosine", learning_rate=0.1, optimizer="sgd")
+    train_recipe(recipe, "cosine")  # 36 images in batches of 16: three steps an epoch
+    optimizer = handed_over[0].model.optimizer
+    for step, rate in ((0, 0.1), (6, 0.05), (12, 0)):
+        optimizer.iterations.assign(step)
+        assert float(optimizer.learning_rate) == pytest.approx(rate, abs=1e-8)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_weights_decay_in_kernels_alone(optimizer):
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(7), keras.layers.BatchNormalization()]
+    )
+    compile_model(model, replace(SMALL, optimizer=optimizer, weight_decay=0.5), steps=1)
+    before = [weights.numpy() + 1 for weights in model.trainable_variables]
+    for variable, value in zip(model.trainable_variables, before):
+        variable.assign(value)
+    nothing = [tf.zeros_like(value) for value in before]
+    model.optimizer.apply(nothing, model.trainable_variables)
+    shares = [
+        float(np.mean(variable.numpy() / old))
+        for variable, old in zip(model.trainable_variables, before)
+    ]
+    assert [variable.name for variable in model.trainable_variables] == [
+        "kernel", "bias", "gamma", "beta",
+    ]  # fmt: skip
+    assert shares == pytest.approx([1 - 0.01 * 0.5, 1, 1, 1])
+
+
+def test_labels_are_softened():
+    model = build(SMALL)
+    compile_model(model, replace(SMALL, label_smoothing=0.1), steps=1)
+    answer = np.full((1, 7), 0.05, np.float32)
+    answer[0, 2] = 0.7
+    loss = float(model.loss(np.eye(7, dtype=np.float32)[[2]], answer))
+    softened = 0.9 * np.eye(7)[2] + 0.1 / 7
+    assert loss == pytest.approx(-(softened * np.log(answer[0])).sum(), rel=1e-5)
+
+
+def test_balanced_weights_are_inverse_frequencies(prepared_workspace, handed_over):
+    few = replace(SMALL, class_names=("happy", "sad"), class_weight="balanced")
+    labels = load_prepared("fer2013").labels.query("split == 'train'")["label"].value_counts()
+    train_recipe(few, "balanced")
+    n = labels["happy"] + labels["sad"]
+    expected = {0: n / 2 / labels["happy"], 1: n / 2 / labels["sad"]}
+    assert handed_over[0].class_weight == pytest.approx(expected)
+
+
+def test_the_average_of_the_weights_is_kept(prepared_workspace, handed_over):
+    steps = []
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            steps.append([w.numpy() for w in self.model.trainable_weights])
+
+    train_recipe(replace(SMALL, epochs=2, ema=0.9), "averaged")
+    (call,) = handed_over
+    run = train(call.model, "averaged", call.train, call.valid, 2, callbacks=[Record()])
+    average = steps[0]
+    for weights in steps[1:]:
+        average = [0.9 * a + 0.1 * w for a, w in zip(average, weights, strict=True)]
+    kept = [w.numpy() for w in run.load_model().trainable_weights]
+    for ours, expected in zip(kept, average, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(kept, steps[-1]))
+
+
+# Batch normalisation
+
+
+def test_statistics_are_those_of_all_batches():
+    model = BUILDERS["compact"]((8, 8, 1), 7, widths=[8], normalize_images=False)
+    before = [weights.copy() for weights in model.get_weights()]
+    noise = np.random.default_rng(1)
+    batches = [(noise.uniform(0, 255, (5, 8, 8, 1)).astype(np.float32), None) for _ in range(3)]
+    renew_statistics(model, batches)
+
+    convolution, first = model.layers[2:4]
+    inputs = [convolution(images / 255).numpy() for images, _ in batches]
+    means = [x.mean(axis=(0, 1, 2)) for x in inputs]
+    variances = [x.var(axis=(0, 1, 2)) for x in inputs]
+    np.testing.assert_allclose(first.moving_mean, np.mean(means, axis=0), atol=1e-5)
+    np.testing.assert_allclose(first.moving_variance, np.mean(variances, axis=0), rtol=1e-4)
+    assert first.momentum == 0.99
+    trained = [id(weights) for weights in model.trainable_weights]
+    for weights, old in zip(model.weights, before):
+        if id(weights) in trained:
+            np.testing.assert_array_equal(weights, old)
+
+
+def test_statistics_are_measured_without_dropout():
+    def of(rate):
+        return keras.Sequential(
+            [
+                keras.Input((4,)),
+                keras.layers.Dropout(rate),
+                keras.layers.Dense(3),
+                keras.layers.BatchNormalization(),
+            ]
+        )
+
+    images = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
+    models = [of(rate) for rate in (0.0, 0.5)]
+    models[1].set_weights(models[0].get_weights())
+    for model in models:
+        renew_statistics(model, [(images, None)])
+    for one, other in zip(*(model.get_weights() for model in models)):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert models[1].layers[0].rate == 0.5
+
+
+def test_renewed_statistics_leave_what_was_learned(prepared_workspace, monkeypatch):
+    recipe = replace(SMALL, augmentation="strong", mixup=0.2)
+    plain = train_recipe(recipe, "plain").load_model()
+    seen = []
+
+    def renew(model, dataset):
+        seen.append(np.concatenate([images for images, _ in dataset]))
+        renew_statistics(model, dataset)
+
+    monkeypatch.setattr(statistics, "renew_statistics", renew)
+    renewed = train_recipe(replace(recipe, renew_statistics=True), "renewed").load_model()
+    for one, other in zip(plain.trainable_weights, renewed.trainable_weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(plain.non_trainable_weights, renewed.non_trainable_weights, strict=True):
+        assert not np.allclose(one, other)
+
+    images, _, _ = load_split("fer2013", "train", SMALL.face_input)
+    known = {each.tobytes() for each in (*images, *images[:, :, ::-1])}
+    assert len(seen) == 1 and len(seen[0]) == len(images)
+    assert all(each.astype(np.uint8).tobytes() in known for each in seen[0])
+
+
+# Labels of others, weights of others
+
+
+def ship_untrained(name, seed=0, recipe=SMALL):
+    """A network of ours with weights that float16 can hold, so that answers compare exactly."""
+    keras.utils.set_random_seed(seed)
+    model = build(recipe)
+    model.set_weights([w.astype(np.float16).astype(np.float32) for w in model.get_weights()])
+    contract = ModelContract(
+        recipe.architecture, recipe.arguments, recipe.classes, recipe.face_input, "nothing"
+    )
+    save_network(model, contract, config.PRETRAINED_DIR / f"{name}.npz")
+    return model
+
+
+def test_teachers_give_half_of_each_label(prepared_workspace, handed_over, capsys):
+    teachers = [ship_untrained("one", seed=1), ship_untrained("two", seed=2)]
+    taught = replace(SMALL, teachers=("one", "two"))
+    train_recipe(taught, "taught")
+    (call,) = handed_over
+    assert "asking one and two" in capsys.readouterr().out
+    for row in (5, 30):
+        answers = [
+            model(view.astype(np.float32), training=False).numpy()[0]
+            for model in teachers
+            for view in views(call.train.images[row : row + 1])
+        ]
+        expected = np.sum(answers, axis=0) / 20 / 2
+        expected[call.train.y_true[row]] += 0.5
+        np.testing.assert_allclose(call.train.labels[row], expected, atol=1e-6)
+    assert call.train.made_of["labels"] == "classes and one and two"
+    np.testing.assert_array_equal(call.valid.labels, np.eye(7)[call.valid.y_true])
+    # A training that goes on does not ask them again, one with another teacher does.
+    train_recipe(taught, "taught")
+    assert "asking" not in capsys.readouterr().out
+    np.testing.assert_array_equal(handed_over[1].train.labels, call.train.labels)
+    ship_untrained("two", seed=3)
+    train_recipe(taught, "taught")
+    assert np.abs(handed_over[2].train.labels - call.train.labels).max() > 1e-3
+
+
+def test_a_finished_run_teaches_where_nothing_is_shipped_by_its_name(prepared_workspace, capsys):
+    elder = train_small("elder")
+    batches = load_batches("fer2013", "train", elder.contract.face_input)
+    answers = ask_teachers(["elder"], batches)
+    model = elder.load_model()
+    expected = np.mean([model.predict(x, verbose=0) for x in views(batches.images)], axis=0)
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
+    # Ours come first: their files are in git, a run's are not.
+    shipped = ship_untrained("elder")
+    batches = load_batches("fer2013", "train", SMALL.face_input)
+    answers = ask_teachers(["elder"], batches)
+    expected = np.mean([shipped.predict(x, verbose=0) for x in views(batches.images)], axis=0)
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
+
+
+def test_teachers_of_something_else_are_refused(prepared_workspace, handed_over):
+    ship_untrained("five", recipe=replace(SMALL, class_names=FIVE_EMOTIONS))
+    ship_untrained("colour", recipe=replace(SMALL, colour="rgb"))
+    ship_untrained("gender", recipe=GENDER)
+    for name in ("five", "colour"):
+        with pytest.raises(ValueError, match=f"teacher {name} has the input .* expected"):
+            train_recipe(replace(SMALL, teachers=(name,)), "taught")
+    with pytest.raises(FileNotFoundError, match="no finished run 'none'"):
+        train_recipe(replace(SMALL, teachers=("none",)), "taught")
+    # Trained on another split, it may know the test images.
+    prepare_report_split()
+    on_the_report_s = replace(GENDER, split_name="report", teachers=("gender",))
+    with pytest.raises(ValueError, match="learned on the split 'default'"):
+        train_recipe(on_the_report_s, "taught")
+    assert not handed_over and not (config.output_dir("fer2013") / "answers").exists()
+
+
+def test_a_run_on_another_split_is_no_teacher_shipped_or_not(prepared_workspace):
+    prepare_report_split()
+    elder = train_recipe(replace(GENDER, split_name="report"), "elder")
+    batches = gender_batches()
+    with pytest.raises(ValueError, match="elder learned on the split 'report'"):
+        ask_teachers(["elder"], batches)
+    save_network(elder.load_model(), elder.contract, elder.folder / SHIPPED_NAME)
+    with pytest.raises(ValueError, match="elder learned on the split 'report'"):
+        ask_teachers(["elder"], batches)
+
+
+def test_people_s_votes_are_what_is_learned(prepared_workspace, handed_over, capsys):
+    train_recipe(replace(SMALL, labels="ferplus"), "voted")
+    (call,) = handed_over
+    expected, num_without = soften(load_votes("train"), call.train.y_true)
+    np.testing.assert_allclose(call.train.labels, expected)
+    assert f"{num_without} images without a vote" in capsys.readouterr().out
+    shares = np.sort(call.train.labels, axis=1)
+    assert ((shares[:, -1] < 1) & (shares[:, -1] > 0.2)).any(), "no image with several answers"
+    np.testing.assert_array_equal(call.valid.labels, np.eye(7)[call.valid.y_true])
+    assert call.train.made_of["labels"] == "votes"
+
+
+def test_training_goes_on_from_shipped_weights(prepared_workspace, handed_over):
+    shipped = ship_untrained("begun", seed=1)
+    begun = {"initial_weights": "begun", "teachers": ("begun",), "arguments": {"widths": (8,)}}
+    train_recipe(replace(SMALL, **begun), "gone_on")
+    (call,) = handed_over
+    for one, other in zip(shipped.get_weights(), call.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (call.train.labels.max(axis=1) < 1).all()
+    assert call.train.made_of["labels"] == "classes and begun, going on from begun"
+
+
+def test_initial_weights_of_another_network_are_refused(workspace):
+    ship_untrained("five", recipe=replace(SMALL, class_names=FIVE_EMOTIONS))
+    ship_untrained("wider", recipe=replace(SMALL, arguments={"widths": [16]}))
+    ship_untrained("larger", recipe=replace(SMALL, height=32))
+    for name in ("five", "wider", "larger"):
+        with pytest.raises(ValueError, match=f"{name} has another input, .* cannot go on"):
+            build(replace(SMALL, initial_weights=name))
+    with pytest.raises(FileNotFoundError, match="no network 'none', there are five, larger"):
+        build(replace(SMALL, initial_weights="none"))
+
+
+# Our runs
+
+
+def built_as(recipe):
+    """What decides the network of a recipe; its ImageNet weights are left out."""
+    imagenet = {"weights": None} if recipe.architecture == "mobilenet" else {}
+    return replace(recipe, arguments=recipe.arguments | imagenet, initial_weights="")
+
+
+def test_every_reference_has_a_recipe_that_makes_what_it_is_made_of():
+    finished, unfinished = load_runs(config.REFERENCE_DIR)
+    assert len(finished) > 40 and not unfinished
+    networks = {}
+    for name, run in finished.items():
+        recipe, made_of = Recipe.of_reference(run), run.facts["made_of"]
+        key = str((recipe.architecture, recipe.arguments, recipe.face_input, recipe.classes))
+        keep = networks.setdefault(key, None) or build(built_as(recipe))
+        networks[key] = keep
+        assert run.facts["parameters"] == [*count_parameters(keep)], name
+        model = add_outputs(keep, recipe.auxiliary) if recipe.auxiliary else keep
+        compile_model(model, recipe, steps=1)
+        described = describe(model) | {"epochs": recipe.epochs}
+        known = {key: made_of[key] for key in described}
+        # Weights of classes and callbacks need the images.
+        besides = (*DEPENDS_ON_COPY, "class_weight", "callbacks")
+        assert differences(known, described, besides) == [], name
+        assert (made_of["class_weight"] is not None) == (recipe.class_weight == "balanced"), name
+        callbacks = ["RenewStatistics()"] if recipe.renew_statistics else []
+        assert made_of["callbacks"] == callbacks, name
+        batches = made_of["batches"]
+        assert batches["classes"] == [*recipe.classes] and run.epochs == recipe.epochs, name
+        assert batches["input"] == asdict(recipe.face_input), name
+        for setting in ("dataset", "split_name", "batch_size", "augmentation", "mixup", "seed"):
+            assert batches[setting] == getattr(recipe, setting), name
+        for other in (*recipe.teachers, recipe.initial_weights):
+            assert other in batches["labels"] and (not other or other in finished), name
+
+
+def write_reference(name, content):
+    folder = config.REFERENCE_DIR / name
+    folder.mkdir(parents=True)
+    write_json(folder / "run.json", {"finished": "2026-11-28", "recipe": content})
+    return Run(folder)
+
+
+def test_runs_without_a_recipe_are_said(workspace):
+    for name, content in (("yours", None), ("later", {"dataset": "fer2013", "layers": 3})):
+        with pytest.raises(ValueError, match="holds no recipe, expected one of ours"):
+            Recipe.of_reference(write_reference(name, content))
+
+
+def test_the_command_trains_a_reference_s_recipe_as_yours(prepared_workspace, capsys):
+    recipe = {key: value for key, value in asdict(SMALL).items() if key != "seed"}
+    ours = write_reference("small", recipe)
+    before = sha256_of(ours.folder / "run.json")
+    assert command.main(["small", "--as", "mine", "--epochs", "2", "--seed", "7"]) == 0
+    run = Run(config.RUNS_DIR / "mine")
+    printed = capsys.readouterr().out
+    assert f"run: {run.folder}" in printed and "full data (fer2013)" in printed
+    assert run.is_finished and run.epochs == 2
+    assert run.facts["made_of"]["batches"]["seed"] == 7
+    assert run.facts["made_of"]["network"] == describe_network(SMALL)
+    assert command.main(["small"]) == 0
+    assert Run(config.RUNS_DIR / "small").epochs == 1
+    assert sha256_of(ours.folder / "run.json") == before
+    with pytest.raises(SystemExit) as stop:
+        command.main(["none"])
+    assert stop.value.code == 2 and "small" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    assert "one of small" in capsys.readouterr().out
+
+
+def describe_network(recipe):
+    model = build(recipe)
+    compile_model(model, recipe, steps=1)
+    return describe(model)["network"]
+
+
+def test_the_command_does_not_train_on_the_sample_unasked(workspace, monkeypatch, capsys):
+    write_reference("small", asdict(SMALL))
+    monkeypatch.delenv("FACELAB_SAMPLE")
+    assert command.main(["small"]) == 1
+    assert "there is no full fer2013" in capsys.readouterr().err
+    monkeypatch.setenv("FACELAB_SAMPLE", "0")
+    assert command.main(["small"]) == 1
+    assert "error: " in capsys.readouterr().err
+    assert not config.RUNS_DIR.exists()
+
+
+def test_grey_and_colour_follow_the_data():
+    assert SMALL.face_input == face_input_for("fer2013", 16, 16, "grey")
+    assert replace(SMALL, colour="rgb").face_input.colour == "grey_as_rgb"
+    assert GENDER.face_input.colour == "rgb" and GENDER.classes == ("female", "male")

@@ -1,0 +1,366 @@
+"""Arrays in memory -> batches for Keras: shuffled, augmented, resized."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from utils.data.prepared import CLASSES, PreparedDataset, load_images, load_prepared, rows_of
+from utils.data.preprocessing import FaceInput
+
+AUGMENTATIONS = ("none", "flip", "strong", "heavy", "camera")
+
+
+class RandomAffine(keras.layers.Layer):
+    """Rotates, zooms and shifts each image at random, with a single interpolation.
+
+    Keras has a layer for each of the three, but small images lose their detail when they are
+    interpolated three times in a row.
+
+    Parameters
+    ----------
+    degrees : float
+        Largest rotation to either side.
+    zoom : float
+        Largest change of size, for instance 0.1 for 0.9 to 1.1.
+    shift : float
+        Largest shift along each axis, as a share of the image.
+    seed : int
+    """
+
+    def __init__(self, degrees, zoom, shift, seed=None):
+        super().__init__()
+        self.radians, self.zoom, self.shift = np.deg2rad(degrees), zoom, shift
+        self.random = keras.random.SeedGenerator(seed)
+
+    def call(self, images):
+        """Transform images, float (n, height, width, channels); borders are continued."""
+        count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+
+        def draw(limit):
+            return keras.random.uniform((count,), -limit, limit, seed=self.random)
+
+        angle, scale = draw(self.radians), 1 + draw(self.zoom)
+        cosine, sine = scale * tf.cos(angle), scale * tf.sin(angle)
+        centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+        # Each output pixel (x, y) is read from the input at (a x + b y + c, d x + e y + f).
+        offset_x = centre_x - cosine * centre_x + sine * centre_y + width * draw(self.shift)
+        offset_y = centre_y - sine * centre_x - cosine * centre_y + height * draw(self.shift)
+        zero = tf.zeros_like(angle)
+        transforms = [cosine, -sine, offset_x, sine, cosine, offset_y, zero, zero]
+        return keras.ops.image.affine_transform(
+            images, tf.stack(transforms, axis=1), interpolation="bilinear", fill_mode="nearest"
+        )
+
+
+class RandomNoise(keras.layers.Layer):
+    """Adds normal noise to half of the images, of a standard deviation drawn for each.
+
+    Parameters
+    ----------
+    limit : float
+        Largest standard deviation, in grey levels.
+    seed : int
+    """
+
+    def __init__(self, limit, seed=None):
+        super().__init__()
+        self.limit = limit
+        self.random = keras.random.SeedGenerator(seed)
+
+    def call(self, images):
+        """Change images, float 0..255, (n, height, width, channels)."""
+        deviation = keras.random.uniform(
+            (tf.shape(images)[0], 1, 1, 1), -self.limit, self.limit, seed=self.random
+        )
+        noise = keras.random.normal(tf.shape(images), seed=self.random)
+        return tf.clip_by_value(images + tf.nn.relu(deviation) * noise, 0, 255)
+
+
+def build_augmentation(name, seed):
+    """Random changes of training images.
+
+    Parameters
+    ----------
+    name : {"none", "flip", "strong", "heavy", "camera"}
+        "flip" is the report's: left and right swapped for half of the images. "strong" adds
+        rotation, zoom, shift, brightness and contrast, for networks that train longer than the
+        report's. "heavy" does more of each and erases a rectangle of half of the images (Zhong et
+        al. 2017, arXiv:1708.04896). "camera" adds blur and noise to that, of which the data sets
+        have little. Taught in notebook 03.
+    seed : int
+
+    Returns
+    -------
+    list of keras.layers.Layer
+        To be called with ``training=True`` on float images in 0..255.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"augmentation is {name!r}, expected one of {AUGMENTATIONS}")
+    layers = []
+    if name != "none":
+        layers += [keras.layers.RandomFlip("horizontal", seed=seed)]
+    if name == "strong":
+        layers += [
+            RandomAffine(degrees=11, zoom=0.12, shift=0.08, seed=seed),
+            keras.layers.RandomBrightness(0.15, value_range=(0, 255), seed=seed),
+            keras.layers.RandomContrast(0.25, value_range=(0, 255), seed=seed),
+        ]
+    if name in ("heavy", "camera"):
+        layers += [
+            RandomAffine(degrees=15, zoom=0.2, shift=0.12, seed=seed),
+            keras.layers.RandomBrightness(0.2, value_range=(0, 255), seed=seed),
+            keras.layers.RandomContrast(0.3, value_range=(0, 255), seed=seed),
+        ]
+    if name == "camera":
+        layers += [
+            keras.layers.RandomGaussianBlur((0.5, 0.5), kernel_size=5, sigma=(0, 1), seed=seed),
+            RandomNoise(16, seed=seed),
+        ]
+    if name in ("heavy", "camera"):
+        layers += [
+            keras.layers.RandomErasing(
+                factor=(0.5, 0.5), scale=(0.02, 0.25), fill_value=128, seed=seed
+            )
+        ]
+    return layers
+
+
+def make_dataset(
+    images,
+    labels,
+    batch_size,
+    input_size=None,
+    augmentation="none",
+    mixup=0.0,
+    shuffle_seed=None,
+):
+    """Batches of images and labels.
+
+    Parameters
+    ----------
+    images : numpy.ndarray, uint8, 0..255, (n, height, width, channels)
+    labels : numpy.ndarray, float, (n, num_outputs)
+    batch_size : int
+    input_size : tuple of int, optional
+        Height and width for the network; images of another size are interpolated, batch by batch,
+        so that only the small ones are kept in memory. None: as they are.
+    augmentation : str
+        See `build_augmentation`.
+    mixup : float
+        Above 0, images and labels of a batch are mixed in pairs, with shares from a beta
+        distribution of this parameter (Zhang et al. 2018, arXiv:1710.09412).
+    shuffle_seed : int, optional
+        Shuffles anew each epoch; None keeps the order.
+
+    Returns
+    -------
+    tf.data.Dataset
+        of float32 images in 0..255 and float32 labels.
+    """
+    stored, labels = tf.constant(images), tf.constant(labels, tf.float32)
+    # Numbers are shuffled, not images: a buffer of all images would need their memory once more.
+    dataset = tf.data.Dataset.range(len(images))
+    if shuffle_seed is not None:
+        dataset = dataset.shuffle(len(images), seed=shuffle_seed)
+    changes = build_augmentation(augmentation, shuffle_seed)
+    mix = keras.layers.MixUp(mixup, seed=shuffle_seed) if mixup else None
+
+    def transform(indices):
+        batch = tf.cast(tf.gather(stored, indices), tf.float32)
+        for change in changes:
+            batch = change(batch, training=True)
+        if input_size and tuple(batch.shape[1:3]) != tuple(input_size):
+            batch = tf.image.resize(batch, input_size)
+        targets = tf.gather(labels, indices)
+        if mix:
+            mixed = mix({"images": batch, "labels": targets})
+            batch, targets = mixed["images"], mixed["labels"]
+        return batch, targets
+
+    # One call at a time: the layers' random state makes a parallel map depend on chance.
+    return dataset.batch(batch_size).map(transform).prefetch(tf.data.AUTOTUNE)
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """The images of one split, and how they are given to a network: see `load_batches`.
+
+    Parameters
+    ----------
+    decode : callable
+        Gives `images`; they are decoded once, when they are first needed, and kept in memory.
+    y_true : numpy.ndarray, int64, (n,)
+        Index into `class_names`.
+    labels : numpy.ndarray, float32, (n, num_outputs)
+        What is learned: one-hot classes, unless others were put in their place.
+    prepared : utils.data.prepared.PreparedDataset
+    split : {"train", "valid", "test"}
+    face_input : FaceInput
+    class_names : tuple of str
+    split_name : str
+    batch_size : int
+    augmentation : str
+    mixup : float
+    seed : int
+    labels_from : str
+        Where the labels are from: "classes", or what took their place.
+    """
+
+    decode: Callable
+    y_true: np.ndarray
+    labels: np.ndarray
+    prepared: PreparedDataset
+    split: str
+    face_input: FaceInput
+    class_names: tuple
+    split_name: str
+    batch_size: int
+    augmentation: str
+    mixup: float
+    seed: int
+    labels_from: str = "classes"
+
+    @property
+    def images(self):
+        """uint8, 0..255, (n, height, width, channels), grey or RGB; no larger than in the data."""
+        return self.decode()
+
+    def dataset(self, epochs_done=0, images=None):
+        """Batches for Keras: tf.data.Dataset of float32 images in 0..255 and float32 labels.
+
+        The training split is shuffled and changed anew in each epoch, the others stay in order.
+        Begun with the same seed, a training that goes on would meet its first epochs' images
+        once more: `epochs_done` begins elsewhere. `images` take the place of the own ones.
+        """
+        training = self.split == "train"
+        return make_dataset(
+            self.images if images is None else images,
+            self.labels,
+            self.batch_size,
+            input_size=(self.face_input.height, self.face_input.width),
+            augmentation=self.augmentation if training else "none",
+            mixup=self.mixup if training else 0.0,
+            shuffle_seed=self.seed + epochs_done if training else None,
+        )
+
+    def of(self, split):
+        """The same for another split, with its own labels."""
+        return load_batches(
+            self.prepared.dataset,
+            split,
+            self.face_input,
+            self.class_names,
+            self.split_name,
+            self.batch_size,
+            self.augmentation,
+            self.mixup,
+            self.seed,
+        )
+
+    @property
+    def made_of(self):
+        """All that decides what is learned, as JSON has it."""
+        return {
+            "dataset": self.prepared.dataset,
+            "split_name": self.split_name,
+            "classes": list(self.class_names),
+            "input": asdict(self.face_input),
+            "labels": self.labels_from,
+            "batch_size": self.batch_size,
+            "augmentation": self.augmentation,
+            "mixup": self.mixup,
+            "seed": self.seed,
+        }
+
+
+def load_batches(
+    dataset,
+    split,
+    face_input,
+    class_names=None,
+    split_name="default",
+    batch_size=70,
+    augmentation="none",
+    mixup=0.0,
+    seed=0,
+):
+    """Decode the images of a split, once, and give them to a network in batches.
+
+    Taught in notebooks 03 and 04.
+
+    Parameters
+    ----------
+    dataset : {"fer2013", "utkface"}
+    split : {"train", "valid", "test"}
+    face_input : FaceInput
+        What the network wants to see.
+    class_names : sequence of str, optional
+        In the order of the outputs; all classes of the data set by default.
+    split_name : {"default", "report"}
+        Split of UTKFace.
+    batch_size : int
+    augmentation : {"none", "flip", "strong", "heavy", "camera"}
+        Of the training split, see `build_augmentation`.
+    mixup : float
+        Of the training split, see `make_dataset`.
+    seed : int
+        Of all that is drawn for the training split.
+
+    Returns
+    -------
+    Batches
+
+    Raises
+    ------
+    FileNotFoundError
+        If the data are not prepared.
+    ValueError
+        If the split, a class or the augmentation is unknown.
+    """
+    prepared = load_prepared(dataset, split_name)
+    class_names = tuple(class_names or CLASSES[dataset])
+
+    @functools.cache
+    def decode():
+        # Larger inputs are interpolated batch by batch.
+        return load_images(prepared, split, face_input.stored, class_names)[0]
+
+    y_true = rows_of(prepared, split, class_names)["label"].map(class_names.index).to_numpy()
+    labels = keras.utils.to_categorical(y_true, len(class_names)).astype(np.float32)
+    known = decode, y_true, labels, prepared, split, face_input, class_names, split_name
+    return Batches(*known, batch_size, augmentation, mixup, seed)
+
+
+def views(images, shift=2):
+    """The same faces seen ten ways: moved by some pixels or not, and each of these mirrored.
+
+    The mean of a network's answers to all of them is better than one answer, and takes ten times
+    as long. Taught in notebook 03.
+
+    Parameters
+    ----------
+    images : numpy.ndarray, (n, height, width, channels)
+    shift : int
+        In pixels; borders are continued.
+
+    Yields
+    ------
+    numpy.ndarray, (n, height, width, channels)
+        First the images themselves.
+    """
+    height, width = images.shape[1:3]
+    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
+    for down, right in ((0, 0), (shift, 0), (-shift, 0), (0, shift), (0, -shift)):
+        top, left = shift - down, shift - right
+        moved = padded[:, top : top + height, left : left + width]
+        yield moved
+        yield moved[:, :, ::-1]

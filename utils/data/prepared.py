@@ -1,0 +1,375 @@
+"""Prepared class folders: their counts, their audit, and their images as arrays."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from utils import config
+from utils.data.preprocessing import FaceInput, prepare_face
+from utils.files import read_image, read_json, remove, write_json
+
+EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+FIVE_EMOTIONS = ("angry", "happy", "sad", "surprise", "neutral")
+GENDERS = ("female", "male")  # sorted, as class folders are; index 0 is female
+CLASSES = {"fer2013": EMOTIONS, "utkface": GENDERS}
+SPLITS = ("train", "valid", "test")
+
+# Measured on validation images against the one Haar box found in them: see data/README.md.
+CROPS = {
+    "fer2013": {"crop_scale": 1.03, "crop_shift_down": 0.0, "detail": 48},
+    "utkface": {"crop_scale": 0.97, "crop_shift_down": 0.09, "detail": 200},
+}
+LEFT_OUT_COLUMNS = ["item", "reason"]
+NOTEBOOKS = {"fer2013": "01_prepare_fer", "utkface": "02_prepare_utk"}
+
+
+def face_input_for(dataset, height, width, colour):
+    """The `FaceInput` of a network trained on `dataset`: colour, crop and detail are its own."""
+    if dataset == "fer2013" and colour == "rgb":
+        colour = "grey_as_rgb"
+    return FaceInput(height, width, colour, **CROPS[dataset])
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A folder of class folders with its tables.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Holds ``train/ valid/ test/`` x class names, ``labels.csv``, ``left_out.csv`` and
+        ``prepared.json``.
+    dataset : {"fer2013", "utkface"}
+    source : str
+        Name of the raw file or folder.
+    found : int
+        Rows or files read. ``found == len(labels) + len(left_out)``.
+    labels : pandas.DataFrame
+        One row per image: file, split, label, sha256, and what the data set knows besides.
+    left_out : pandas.DataFrame
+        One row per row or file that was not used: item, reason.
+    notes : tuple of str
+        What a reader of the numbers must know, for instance a split that is not the official one.
+    seed : int
+        Of the draw, where the data set has no splits of its own.
+    raw : list of int, optional
+        See `raw_state`.
+    """
+
+    folder: Path
+    dataset: str
+    source: str
+    found: int
+    labels: pd.DataFrame
+    left_out: pd.DataFrame
+    notes: tuple = ()
+    seed: int = 0
+    raw: list | None = None
+
+    @property
+    def counts(self):
+        """Images per split and class, with sums."""
+        table = pd.crosstab(self.labels["split"], self.labels["label"])
+        table = table.reindex(index=list(SPLITS), columns=list(CLASSES[self.dataset]), fill_value=0)
+        table["all"] = table.sum(axis="columns")
+        table.loc["all"] = table.sum()
+        return table
+
+
+def make_class_folders(folder, dataset):
+    """Make an empty folder for each split and class of `dataset`."""
+    for split in SPLITS:
+        for name in CLASSES[dataset]:
+            (folder / split / name).mkdir(parents=True)
+
+
+def save_tables(prepared, folder):
+    """Write the tables of a `PreparedDataset` into `folder`; ``prepared.json`` comes last."""
+    prepared.labels.to_csv(folder / "labels.csv", index=False)
+    prepared.left_out.to_csv(folder / "left_out.csv", index=False)
+    write_json(
+        folder / "prepared.json",
+        {
+            "dataset": prepared.dataset,
+            "source": prepared.source,
+            "found": prepared.found,
+            "notes": list(prepared.notes),
+            "seed": prepared.seed,
+            "raw": prepared.raw,
+        },
+    )
+
+
+def raw_state(source):
+    """Files, bytes and time of the last change of raw data: other numbers are another copy."""
+    paths = [x for x in source.rglob("*") if x.is_file()] if source.is_dir() else [source]
+    facts = [path.stat() for path in paths]
+    newest = max((x.st_mtime_ns for x in facts), default=0)
+    return [len(facts), sum(x.st_size for x in facts), newest]
+
+
+def load_unchanged(folder, source, seed=0):
+    """Read what was prepared in a folder, if it was from these raw data and with this seed.
+
+    What was prepared from another copy is removed, and a line says so.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    source : pathlib.Path or None
+        Raw file or folder; None where there is none any more.
+    seed : int
+
+    Returns
+    -------
+    PreparedDataset or None
+
+    Raises
+    ------
+    ValueError
+        If the folder is there but was not written by this project: it may be somebody's raw data.
+    """
+    if not folder.is_dir():
+        return None
+    if not (folder / "prepared.json").is_file():
+        raise ValueError(
+            f"{folder} was not written by the notebooks, and prepared data belong there: if it "
+            f"holds raw data, move it to {folder.parent / 'raw'}"
+        )
+    prepared = read_prepared(folder)
+    if prepared.seed == seed and (source is None or prepared.raw == raw_state(source)):
+        return prepared
+    print(f"{folder.name} was prepared from other raw data or with another seed: it is made anew")
+    remove(folder)
+    return None
+
+
+def load_prepared(dataset, split_name="default"):
+    """Read the tables of a prepared data set.
+
+    Parameters
+    ----------
+    dataset : {"fer2013", "utkface"}
+    split_name : str
+        ``"default"``, or ``"report"`` for the report's split of UTKFace.
+
+    Returns
+    -------
+    PreparedDataset
+
+    Raises
+    ------
+    FileNotFoundError
+        If it was not prepared yet, with the notebook that does it.
+    """
+    folder = config.prepared_dir(dataset, split_name)
+    if not (folder / "prepared.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} is not prepared: run notebooks/{NOTEBOOKS[dataset]}.ipynb first"
+        )
+    return read_prepared(folder)
+
+
+def read_prepared(folder):
+    """Read the tables in the folder of a prepared data set."""
+    facts = read_json(folder / "prepared.json")
+    return PreparedDataset(
+        folder=folder,
+        dataset=facts["dataset"],
+        source=facts["source"],
+        found=facts["found"],
+        labels=pd.read_csv(folder / "labels.csv"),
+        left_out=pd.read_csv(folder / "left_out.csv", dtype=str),
+        notes=tuple(facts["notes"]),
+        seed=facts["seed"],
+        raw=facts.get("raw"),
+    )
+
+
+def rows_of(prepared, split, class_names=None):
+    """What is known of each image of a split, in the order of `load_images`.
+
+    Parameters
+    ----------
+    prepared : PreparedDataset
+    split : {"train", "valid", "test"}
+    class_names : sequence of str, optional
+        In the order of their indices; all of the data set by default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows of ``prepared.labels``, class by class and sorted by file.
+
+    Raises
+    ------
+    ValueError
+        If the split or a class is unknown.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, expected one of {SPLITS}")
+    known = CLASSES[prepared.dataset]
+    class_names = tuple(class_names or known)
+    unknown = set(class_names) - set(known)
+    if unknown:
+        raise ValueError(f"{prepared.dataset} has no classes {sorted(unknown)}, only {known}")
+    table = prepared.labels[prepared.labels["split"] == split].sort_values("file")
+    return pd.concat([table[table["label"] == name] for name in class_names], ignore_index=True)
+
+
+def load_split(dataset, split, face_input, class_names=None, split_name="default"):
+    """Decode the images of one split of a data set that notebook 01 or 02 has prepared.
+
+    Parameters
+    ----------
+    dataset : {"fer2013", "utkface"}
+    split, face_input, class_names
+        See `load_images`.
+    split_name : str
+        See `load_prepared`.
+
+    Returns
+    -------
+    images, y_true, files
+        See `load_images`.
+    """
+    return load_images(load_prepared(dataset, split_name), split, face_input, class_names)
+
+
+def load_images(prepared, split, face_input, class_names=None):
+    """Decode the images of one split, once, into memory.
+
+    Parameters
+    ----------
+    prepared : PreparedDataset
+    split : {"train", "valid", "test"}
+    face_input : FaceInput
+    class_names : sequence of str, optional
+        Classes to read, in the order of their indices; all of the data set by default.
+
+    Returns
+    -------
+    images : numpy.ndarray, uint8, 0..255, (n, height, width, channels), grey or RGB
+    y_true : numpy.ndarray, int64, (n,)
+        Index into `class_names`.
+    files : list of pathlib.Path
+        Where each image came from; see also `rows_of`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If images are missing.
+    ValueError
+        If the split or a class is unknown.
+    """
+    rows = rows_of(prepared, split, class_names)
+    class_names = list(class_names or CLASSES[prepared.dataset])
+    y_true = rows["label"].map(class_names.index).to_numpy(np.int64)
+    files = [prepared.folder / file for file in rows["file"]]
+    missing = sum(not path.is_file() for path in files)
+    if missing:
+        raise FileNotFoundError(
+            f"{missing} of {len(files)} images are missing in {prepared.folder}: delete it and run "
+            f"notebooks/{NOTEBOOKS[prepared.dataset]}.ipynb again"
+        )
+
+    flags = cv2.IMREAD_COLOR if face_input.colour == "rgb" else cv2.IMREAD_GRAYSCALE
+    images = np.empty((len(files), *face_input.shape), dtype=np.uint8)
+    bar = tqdm(files, desc=f"decode {prepared.dataset} {split}", leave=False)
+    for index, path in enumerate(bar):
+        images[index] = prepare_face(read_image(path, flags), face_input)
+    return images, y_true, files
+
+
+def fingerprint(prepared):
+    """What a number rests on: images and a checksum of each split.
+
+    Returns
+    -------
+    dict
+        For each split, ``images`` and ``sha256`` of the sorted labels and image checksums: two
+        people whose checksums agree have the same images with the same labels.
+    """
+    lines = prepared.labels["label"] + " " + prepared.labels["sha256"]
+    return {
+        split: {
+            "images": len(group),
+            "sha256": hashlib.sha256("\n".join(sorted(group)).encode()).hexdigest(),
+        }
+        for split, group in lines.groupby(prepared.labels["split"])
+    }
+
+
+def copies_of_training(prepared, split, class_names=None):
+    """Say which images of a split are in the training split as well: bool, as `rows_of`."""
+    training = prepared.labels.loc[prepared.labels["split"] == "train", "sha256"]
+    return rows_of(prepared, split, class_names)["sha256"].isin(training).to_numpy()
+
+
+def likeness_to_training(prepared, split):
+    """Tell how like each image of a split is to the training image that is most like it.
+
+    A picture that was stored twice, in another size, cut or quality, has other pixels each time,
+    so it is no copy for `copies_of_training`; but small and grey both are nearly the same.
+    Taught in notebooks 03 and 04.
+
+    Parameters
+    ----------
+    prepared : PreparedDataset
+    split : {"valid", "test"}
+
+    Returns
+    -------
+    numpy.ndarray, float32, -1..1, (n,)
+        Correlation of the two, shrunk to 24 x 24 grey pixels; in the order of `rows_of`.
+    """
+    face_input = face_input_for(prepared.dataset, 24, 24, "grey")
+
+    def standardized(name):
+        images, _, _ = load_images(prepared, name, face_input)
+        pixels = images.reshape(len(images), -1).astype(np.float32)
+        pixels -= pixels.mean(axis=1, keepdims=True)
+        # An image of one grey is like no other: it is left at zero.
+        return pixels / np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)
+
+    training = standardized("train").T
+    parts = np.array_split(standardized(split), 10)  # all at once would be half a gigabyte
+    return np.concatenate([(part @ training).max(axis=1) for part in parts])
+
+
+def audit(labels):
+    """Count images that occur more than once, and what that does to the splits.
+
+    Parameters
+    ----------
+    labels : pandas.DataFrame
+        Table of a `PreparedDataset`: split, label, sha256.
+
+    Returns
+    -------
+    pandas.Series of int
+        Groups of identical images, the images in them, groups that cross splits, groups with
+        conflicting labels, and validation and test images that are also in the training split.
+    """
+    groups = labels.groupby("sha256")
+    sizes = groups.size()
+    repeated = sizes[sizes > 1].index
+    in_train = labels["sha256"].isin(labels.loc[labels["split"] == "train", "sha256"])
+    return pd.Series(
+        {
+            "groups of identical images": len(repeated),
+            "images in these groups": int(sizes[repeated].sum()),
+            "groups that cross splits": int((groups["split"].nunique() > 1).sum()),
+            "groups with conflicting labels": int((groups["label"].nunique() > 1).sum()),
+            "validation images also in training": int(
+                (in_train & (labels["split"] == "valid")).sum()
+            ),
+            "test images also in training": int((in_train & (labels["split"] == "test")).sum()),
+        },
+        name="images",
+    )

@@ -1,0 +1,238 @@
+"""UTKFace, folder or tar -> train/ valid/ test/ x female, male, with one table of labels."""
+
+import re
+import tarfile
+from collections import Counter
+from hashlib import sha256
+from pathlib import PurePosixPath
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from utils import config
+from utils.data.prepared import (
+    GENDERS,
+    LEFT_OUT_COLUMNS,
+    PreparedDataset,
+    load_unchanged,
+    make_class_folders,
+    raw_state,
+    save_tables,
+)
+from utils.files import (
+    IMAGE_SUFFIXES,
+    decode_image,
+    refuse_damaged,
+    refuse_rest,
+    replaced_when_done,
+)
+
+# In the order of the data set's own numbers.
+GENDER_CODES = ("male", "female")
+RACES = ("White", "Black", "Asian", "Indian", "Other")
+MAX_AGE = 116  # README of UTKFace: ages from 0 to 116
+
+# Dates have 16 to 18 digits and the tails vary (".jpg.chip.jpg", " .jpg", "jpg.chip.jpg").
+NAME = re.compile(r"^(?P<age>\d{1,3})_(?P<gender>[01])_(?P<race>[0-4])_\d{14,}")
+
+# Validation and test sizes: a share of the usable images, or images of (female, male).
+SPLIT_SIZES = {"default": (0.10, 0.10), "report": ((200, 200), (100, 100))}
+
+
+def prepare_utk(split_name="default", seed=0, source=None, destination=None):
+    """Prepare UTKFace, or load its tables when that was done before from these raw data.
+
+    Taught in notebooks/02_prepare_utk.ipynb. Raw files are copied, byte by byte, never moved.
+    Images that occur several times, byte by byte, all go to training, so that no copy crosses over
+    and validation and test faces are counted once.
+
+    Parameters
+    ----------
+    split_name : {"default", "report"}
+        80/10/10 stratified by gender, or the report's sizes: validation 200 + 200, test
+        100 + 100, the rest for training. The sample is too small for the latter: it gets 80/10/10.
+    seed : int
+        Of the draw.
+    source, destination : pathlib.Path, optional
+        Raw file or folder, and where the class folders go; by default those of `utils.config`.
+
+    Returns
+    -------
+    PreparedDataset
+        `labels` has the columns file, split, label (gender), age, race, item, sha256 (of the
+        file).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no raw data.
+    ValueError
+        If the split is unknown, or no usable image was found.
+    """
+    if split_name not in SPLIT_SIZES:
+        raise ValueError(f"split_name is {split_name!r}, expected one of {sorted(SPLIT_SIZES)}")
+    destination = destination or config.prepared_dir("utkface", split_name)
+    prepared = load_unchanged(destination, source or config.find_raw("utkface"), seed)
+    if prepared:
+        return prepared
+    source = source or config.raw_path("utkface")
+    labels, left_out = _read_labels(source)
+    if labels.empty:
+        raise ValueError(
+            f"{source} holds no usable image among {len(left_out)} files: expected names such as "
+            "25_1_0_20170116174525125.jpg.chip.jpg"
+        )
+    sizes = SPLIT_SIZES["default" if config.is_sample_run("utkface") else split_name]
+    labels["split"] = draw_splits(labels, *sizes, seed=seed)
+    names = [
+        f"{number:05d}{PurePosixPath(item).suffix.lower()}"
+        for number, item in enumerate(labels["item"])
+    ]
+    labels["file"] = labels["split"] + "/" + labels["label"] + "/" + names
+
+    prepared = PreparedDataset(
+        folder=destination,
+        dataset="utkface",
+        source=source.name,
+        found=len(labels) + len(left_out),
+        labels=labels[["file", "split", "label", "age", "race", "item", "sha256"]],
+        left_out=left_out,
+        seed=seed,
+        raw=raw_state(source),
+    )
+    with replaced_when_done(destination) as partial:
+        make_class_folders(partial, "utkface")
+        targets = dict(zip(labels["item"], labels["file"]))
+        for item, content in tqdm(_read_files(source), desc=f"copy {source.name}", leave=False):
+            if item in targets:
+                (partial / targets.pop(item)).write_bytes(content)
+        save_tables(prepared, partial)
+    return prepared
+
+
+def parse_name(name):
+    """Read age, gender and race from a file name of UTKFace.
+
+    Parameters
+    ----------
+    name : str
+        ``[age]_[gender]_[race]_[date].jpg.chip.jpg``
+
+    Returns
+    -------
+    dict with age (int), label (gender, str), race (str)
+
+    Raises
+    ------
+    ValueError
+        If a field is missing or impossible, with the field.
+    """
+    match = NAME.match(name)
+    if match:
+        age = int(match["age"])
+        if age > MAX_AGE:
+            raise ValueError(f"age {age}, the data set ends at {MAX_AGE}")
+        return {
+            "age": age,
+            "label": GENDER_CODES[int(match["gender"])],
+            "race": RACES[int(match["race"])],
+        }
+    fields = name.split(".")[0].split("_")
+    if len(fields) < 4:
+        raise ValueError(f"{len(fields)} fields instead of 4: gender or race is missing")
+    for field, value, allowed in zip(
+        ("age", "gender", "race"), fields, (r"\d{1,3}", r"[01]", r"[0-4]")
+    ):
+        if not re.fullmatch(allowed, value):
+            raise ValueError(f"{field} {value!r}")
+    raise ValueError(f"date {fields[3]!r}")
+
+
+def draw_splits(labels, valid_size, test_size, seed):
+    """Draw validation and test images, stratified by gender, among those without a copy.
+
+    Parameters
+    ----------
+    labels : pandas.DataFrame
+        Columns label and sha256.
+    valid_size, test_size : float, or tuple of int
+        Share of all images, or number of images of each class in the order of `GENDERS`.
+    seed : int
+
+    Returns
+    -------
+    pandas.Series of str
+        Split of each row.
+    """
+    from sklearn.model_selection import train_test_split  # half a second, which the loop saves
+
+    split = pd.Series("train", index=labels.index)
+    single = labels[~labels["sha256"].duplicated(keep=False)]
+    for name, size in (("test", test_size), ("valid", valid_size)):
+        pool = single[split[single.index] == "train"]
+        for number, gender in enumerate(GENDERS):
+            of_class = pool.index[pool["label"] == gender]
+            wanted = (
+                size[number]
+                if isinstance(size, tuple)
+                else max(1, round(size * (labels["label"] == gender).sum()))
+            )
+            if wanted >= len(of_class):
+                raise ValueError(
+                    f"{len(of_class)} {gender} images without a copy, and {wanted} are wanted for "
+                    f"the {name} split: is this the whole data set?"
+                )
+            _, drawn = train_test_split(of_class, test_size=wanted, random_state=seed)
+            split[drawn] = name
+    return split
+
+
+def _read_files(source):
+    """Yield (name below the source, bytes) of every file, folders sorted by name."""
+    if source.is_dir():
+        for path in sorted(p for p in source.rglob("*") if p.is_file()):
+            yield path.relative_to(source).as_posix(), path.read_bytes()
+    else:
+        with refuse_damaged(source), tarfile.open(source) as archive:
+            for member in archive:
+                if member.isfile():
+                    yield member.name, archive.extractfile(member).read()
+            refuse_rest(archive)
+
+
+def _read_labels(source):
+    labels, left_out, seen, items = [], [], Counter(), set()
+    for item, content in tqdm(_read_files(source), desc=f"check {source.name}", leave=False):
+        name = PurePosixPath(item).name
+        digest = sha256(content).hexdigest()
+        seen[name, digest] += 1
+        same_name = item in items
+        items.add(item)
+        try:
+            row = parse_name(name)
+        except ValueError as error:
+            left_out.append((item, str(error)))
+            continue
+        if PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:
+            left_out.append((item, f"file type {PurePosixPath(name).suffix!r}"))
+        elif seen[name, digest] > 1:
+            left_out.append((item, "the same file again"))
+        elif same_name:  # a tar can hold two; on disk there is one
+            left_out.append((item, "another file of this name came before"))
+        elif not _is_whole_image(content):
+            left_out.append((item, "corrupt image"))
+        else:
+            labels.append({**row, "item": item, "sha256": digest})
+    labels = pd.DataFrame(labels, columns=["age", "label", "race", "item", "sha256"])
+    # Archives list their files in any order; the draw must not depend on it.
+    return (
+        labels.sort_values("item", ignore_index=True),
+        pd.DataFrame(left_out, columns=LEFT_OUT_COLUMNS),
+    )
+
+
+def _is_whole_image(content):
+    # OpenCV fills the missing part of a cut JPEG with grey and says nothing; the end marker tells.
+    if content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content[-64:]:
+        return False
+    return decode_image(content) is not None

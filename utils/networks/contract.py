@@ -1,0 +1,115 @@
+"""What a user of a trained network must know, beside its weights; read without Keras."""
+
+from dataclasses import asdict, dataclass
+
+from utils import config
+from utils.data.preprocessing import FaceInput
+from utils.files import read_json, sha256_of, write_json
+
+PIXEL_RANGE = (0, 255)
+SHIPPED_NAME = "network.npz"  # in the folder of a run
+OWN_ARCHITECTURE = "architecture.json"  # of a run, whose network may be from a notebook's cell
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """Saved as ``.json`` beside the weights of a shipped network.
+
+    Parameters
+    ----------
+    architecture : str
+        Key of `utils.models.BUILDERS`, or ``"architecture.json"``: that file beside the weights.
+    arguments : dict
+        Of the builder.
+    class_names : tuple of str
+        In the order of the outputs.
+    face_input : FaceInput
+        Size, colour and crop of the input.
+    trained_on : str
+        Data set and run.
+    pixel_range : tuple of int
+        Range of the input; scaling is the model's first layer.
+    weights_sha256 : str
+        Of the weights file.
+    temperature : float
+        By which the logits were divided, see `utils.networks.storage.calibrate`; the weights
+        contain it.
+    unsure_below : float
+        The realtime loop says "unsure" where the largest probability is lower.
+    """
+
+    architecture: str
+    arguments: dict
+    class_names: tuple
+    face_input: FaceInput
+    trained_on: str
+    pixel_range: tuple = PIXEL_RANGE
+    weights_sha256: str = ""
+    temperature: float = 1.0
+    unsure_below: float = 0.0
+
+    @classmethod
+    def read(cls, path):
+        """Read a contract; FileNotFoundError if there is none."""
+        content = read_json(path)
+        content["face_input"] = FaceInput(**content["face_input"])
+        content["class_names"] = tuple(content["class_names"])
+        content["pixel_range"] = tuple(content["pixel_range"])
+        return cls(**content)
+
+    def write(self, path):
+        """Write the contract as JSON."""
+        write_json(path, asdict(self))
+
+
+def find_network(name):
+    """Find a network by name, and check its file.
+
+    Parameters
+    ----------
+    name : str
+        ``outputs/pretrained/<name>.npz`` and ``.json``, or a run of yours that was shipped:
+        ``outputs/runs/<name>/network.npz`` and ``.json``.
+
+    Returns
+    -------
+    path : pathlib.Path
+        Of its weights.
+    contract : ModelContract
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such network, with the names there are.
+    ValueError
+        If the weights are not those that the contract was written for, or other pixels are wanted.
+    """
+    paths = networks()
+    if name not in paths:
+        raise FileNotFoundError(
+            f"no network {name!r}, there are {', '.join(paths)}; python tasks.py ship adds a run "
+            "of yours"
+        )
+    path = paths[name]
+    contract = ModelContract.read(path.with_suffix(".json"))
+    if sha256_of(path) != contract.weights_sha256:
+        raise ValueError(
+            f"{path} is not the file that {path.stem}.json was written for (sha256 differs): get "
+            "both again, by git checkout outputs/pretrained or by shipping the run once more"
+        )
+    if contract.pixel_range != PIXEL_RANGE:
+        raise ValueError(
+            f"{name} wants pixels in {contract.pixel_range}, expected {PIXEL_RANGE}: every "
+            "network of this project scales them in its first layer"
+        )
+    return path, contract
+
+
+def networks():
+    """Networks that can be loaded: dict of name to the path of the weights, ours before yours."""
+    yours = {
+        path.parent.name: path
+        for folder in sorted({config.runs_dir(dataset) for dataset in config.RAW_NAMES})
+        for path in sorted(folder.glob(f"*/{SHIPPED_NAME}"))
+    }
+    return yours | {path.stem: path for path in sorted(config.PRETRAINED_DIR.glob("*.npz"))}

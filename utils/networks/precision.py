@@ -1,0 +1,72 @@
+"""Trained in bfloat16, kept in float32.
+
+Under bfloat16, Keras computes a batch's mean and variance by several operations in float32, which
+take a large part of a training step; TensorFlow has one operation for them.
+"""
+
+import keras
+import tensorflow as tf
+
+
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` with TensorFlow's fused operation where it fits.
+
+    It fits images in training; all else is left to Keras. Weights and results are those of Keras.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalise inputs, float (n, height, width, channels)."""
+        if not training or not self.trainable or len(inputs.shape) != 4:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
+        )
+        # The operation's variance is the unbiased one, Keras keeps the biased one.
+        n = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), variance.dtype)
+        for moving, batch in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance * (n - 1) / n),
+        ):
+            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+        return outputs
+
+
+def fuse_normalization(model):
+    """Copy a functional model whose batch normalisation is then one operation.
+
+    Returns
+    -------
+    keras.Model
+        The same weights in the same order; it computes what `model` computes.
+    """
+
+    def clone(layer):
+        is_norm = type(layer) is keras.layers.BatchNormalization
+        kind = FusedBatchNormalization if is_norm else type(layer)
+        return kind.from_config(layer.get_config())
+
+    return _copied(model, clone)
+
+
+def as_float32(model):
+    """A model of Keras' own layers that computes in float32: the model itself if it does."""
+    policies = {layer.dtype_policy.name for layer in model.layers}
+    fused = any(type(layer) is FusedBatchNormalization for layer in model.layers)
+    if policies == {"float32"} and not fused:
+        return model
+
+    def clone(layer):
+        is_fused = type(layer) is FusedBatchNormalization
+        kind = keras.layers.BatchNormalization if is_fused else type(layer)
+        return kind.from_config(layer.get_config() | {"dtype": "float32"})
+
+    return _copied(model, clone)
+
+
+def _copied(model, clone):
+    # A copy of a compiled model would be compiled as well, which fails for a loss of one's own.
+    uncompiled = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    copy = keras.models.clone_model(uncompiled, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    copy.jit_compile = False
+    return copy

@@ -1,0 +1,98 @@
+"""Networks on disk: the report's pair of files, and what is shipped, by its name."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from utils.files import replaced_when_done, sha256_of
+from utils.models import BUILDERS
+from utils.networks.contract import OWN_ARCHITECTURE, find_network
+
+WEIGHTS_NAME = "model.weights.h5"
+
+
+def save_architecture_and_weights(model, folder):
+    """Save the report's pair of files: ``architecture.json`` and ``model.weights.h5``."""
+    folder = Path(folder)
+    # Not compiled: no optimizer's variables, which are twice as many, and no loss of one's own,
+    # without which nothing could be loaded. The layers are shared.
+    model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    with replaced_when_done(folder / "architecture.json") as partial:
+        partial.write_text(model.to_json(indent=1), encoding="utf-8")
+    with replaced_when_done(folder / WEIGHTS_NAME) as partial:
+        model.save_weights(partial)
+
+
+def load_architecture_and_weights(folder):
+    """Load the report's pair of files as a keras.Model."""
+    model = load_architecture(folder)
+    model.load_weights(Path(folder) / WEIGHTS_NAME)
+    return model
+
+
+def load_architecture(folder):
+    """Build the network of an ``architecture.json``, with new weights: keras.Model."""
+    text = (Path(folder) / "architecture.json").read_text(encoding="utf-8")
+    return keras.models.model_from_json(text)
+
+
+def calibrate(model, temperature):
+    """Divide the logits of a network by a temperature, in its last weights.
+
+    Parameters
+    ----------
+    model : keras.Model
+        With a dense layer before the softmax; it is changed.
+    temperature : float
+        See `utils.evaluation.fit_temperature`.
+    """
+    last = [layer for layer in model.layers if layer.weights][-1]
+    last.set_weights([weights / temperature for weights in last.get_weights()])
+
+
+def save_network(model, contract, path):
+    """Write what the loop loads: weights in float16 and, beside them, their contract.
+
+    float16 halves the file; the weights are read back as float32.
+
+    Parameters
+    ----------
+    model : keras.Model
+    contract : utils.networks.contract.ModelContract
+    path : pathlib.Path
+        Of the weights, ``.npz``; the contract has the same name and ``.json``.
+    """
+    with replaced_when_done(path) as partial:
+        np.savez_compressed(
+            partial, *(weights.astype(np.float16) for weights in model.get_weights())
+        )
+    replace(contract, weights_sha256=sha256_of(path)).write(path.with_suffix(".json"))
+
+
+def load_network(name):
+    """Load a network by name: one in ``outputs/pretrained/``, or one that you shipped.
+
+    Parameters, errors: see `utils.networks.contract.find_network`.
+
+    Returns
+    -------
+    model : keras.Model
+        float32
+    contract : utils.networks.contract.ModelContract
+    """
+    path, contract = find_network(name)
+    return build_with_weights(path, contract), contract
+
+
+def build_with_weights(path, contract):
+    """Build a network that `utils.networks.contract.find_network` has found: keras.Model."""
+    if contract.architecture == OWN_ARCHITECTURE:
+        model = load_architecture(path.parent)
+    else:
+        shape, num_classes = contract.face_input.shape, len(contract.class_names)
+        model = BUILDERS[contract.architecture](shape, num_classes, **contract.arguments)
+    with np.load(path) as weights:
+        model.set_weights([array.astype(np.float32) for array in weights.values()])
+    return model

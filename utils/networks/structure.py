@@ -1,0 +1,162 @@
+"""What a network and its training are made of, as lines that can be compared and read."""
+
+import hashlib
+import inspect
+import re
+
+
+def describe(model, class_weight=None, callbacks=()):
+    """All of a compiled model that decides what it learns, as JSON has it.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Functional or Sequential, compiled.
+    class_weight : dict of int to float, optional
+    callbacks : sequence of keras.callbacks.Callback
+
+    Returns
+    -------
+    dict
+        network (a line for each layer, without names, which are counted in each process),
+        precision, frozen_weights (their checksum), optimizer, loss, class_weight, callbacks,
+        steps_before (that `fit` has made already).
+
+    Raises
+    ------
+    ValueError
+        If the model is a class of its own, which no file can describe.
+    """
+    compiled = model.get_compile_config()
+    frozen = [w for layer in model.layers if not layer.trainable for w in layer.get_weights()]
+    checksum = hashlib.sha256(b"".join(weights.tobytes() for weights in frozen)).hexdigest()
+    return {
+        "network": _lines(model),
+        "precision": model.dtype_policy.name,
+        "frozen_weights": checksum if frozen else None,
+        "optimizer": _plain(compiled["optimizer"]),
+        "loss": _plain(compiled["loss"]),
+        "class_weight": class_weight and {str(k): float(v) for k, v in class_weight.items()},
+        "callbacks": [f"{type(x).__name__}({_arguments(x)})" for x in callbacks],
+        "steps_before": int(model.optimizer.iterations),
+    }
+
+
+def _arguments(callback):
+    """What a callback was made with; the rest of it is what it counts."""
+    names = inspect.signature(type(callback).__init__).parameters
+    known = {name: value for name, value in vars(callback).items() if name in names}
+    plain = (bool, int, float, str)
+    return ", ".join(f"{name}={x}" for name, x in known.items() if isinstance(x, plain))
+
+
+def _lines(model):
+    """A line for each layer: its class and settings, and the numbers of the layers before it."""
+    try:
+        layers = model.get_config()["layers"]
+    except (NotImplementedError, KeyError) as error:
+        raise ValueError(
+            f"{type(model).__name__} is a class of its own, which cannot be kept as a file: build "
+            "the network by keras.Model(inputs, outputs) or keras.Sequential(layers)"
+        ) from error
+    numbers = {layer["config"]["name"]: number for number, layer in enumerate(layers)}
+    classes = {layer.name: type(layer) for layer in model.layers}
+    lines = []
+    for layer in layers:
+        inputs = [numbers[name] for name in _inputs(layer.get("inbound_nodes", []))]
+        defaults = _defaults(classes.get(layer["config"]["name"]))
+        settings = ", ".join(
+            f"{key}={value}"
+            for key, value in _plain(layer["config"]).items()
+            if value != defaults.get(key)
+        )
+        lines.append(f"{layer['class_name']}({settings}) of {inputs}")
+    return lines
+
+
+def _defaults(kind):
+    """Settings of a layer's class that need not be said; another Keras may have more of them."""
+    parameters = inspect.signature(kind).parameters.values() if kind else ()
+    defaults = {
+        x.name: list(x.default) if type(x.default) is tuple else x.default for x in parameters
+    }
+    return defaults | {"trainable": True}
+
+
+def _inputs(content):
+    """Names of the layers in the calls of a layer, in their order."""
+    if isinstance(content, dict):
+        history = content.get("keras_history")
+        return [history[0]] if history else _inputs(list(content.values()))
+    if isinstance(content, (list, tuple)):
+        return [name for each in content for name in _inputs(each)]
+    return []
+
+
+NO_SETTINGS = (
+    *("name", "dtype", "build_config", "registered_name", "module", "data_format"),
+    *("input_layers", "output_layers"),  # of a network within the network: names as well
+)
+
+
+def _plain(content):
+    """A Keras configuration without names, types and what is not set."""
+    if isinstance(content, dict):
+        if "class_name" in content and "config" in content:
+            settings = _plain(content["config"])
+            if not isinstance(settings, dict) or not settings:  # "GlorotUniform": "glorot_uniform"
+                return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", content["class_name"]).lower()
+            return {"class": content["class_name"], **settings}
+        return {
+            key: _plain(value)
+            for key, value in content.items()
+            if key not in NO_SETTINGS and value is not None
+        }
+    if isinstance(content, (list, tuple)):
+        return [_plain(each) for each in content]
+    # float32 numbers have digits that nobody wrote.
+    return float(f"{content:.6g}") if isinstance(content, float) else content
+
+
+def differences(one, other, besides=()):
+    """In what two trainings differ, for people.
+
+    Parameters
+    ----------
+    one, other : dict
+        What they are made of, the earlier one first.
+    besides : sequence of str
+        Names, at any depth, that do not count.
+
+    Returns
+    -------
+    list of str
+        For instance "epochs 15, now 1"; empty if they are the same.
+    """
+    one, other = ({k: v for k, v in _flat(x) if not set(k) & set(besides)} for x in (one, other))
+    found = []
+    for key in {**one, **other}:
+        before, now = one.get(key), other.get(key)
+        if before == now:
+            continue
+        if key == ("network",) and before and now:
+            found.append(_other_network(before, now))
+        elif key[0] == "data":
+            found.append("another copy of the data or of its splits")
+        else:
+            found.append(f"{' '.join(key)} {before}, now {now}")
+    return list(dict.fromkeys(found))
+
+
+def _flat(content, key=()):
+    """Pairs of where a value stands and the value, of nested dictionaries."""
+    if not isinstance(content, dict):
+        return [(key, content)]
+    return [pair for name, value in content.items() for pair in _flat(value, (*key, name))]
+
+
+def _other_network(before, now):
+    if len(before) != len(now):
+        return f"a network of {len(before)} layers, now {len(now)}"
+    number, old, new = next((i, a, b) for i, (a, b) in enumerate(zip(before, now)) if a != b)
+    return f"layer {number} of the network {old}, now {new}"

@@ -1,0 +1,1 @@
+"""From a camera, a video or pictures to labelled faces."""

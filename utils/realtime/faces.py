@@ -1,0 +1,184 @@
+"""What the two networks say of the faces in a frame."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.data.prepared import EMOTIONS, GENDERS
+from utils.data.preprocessing import crop_face, prepare_face
+from utils.networks.contract import find_network
+from utils.networks.litert import compile_litert
+
+DEFAULT_EMOTION_MODEL = "emotion_ferplus"
+DEFAULT_GENDER_MODEL = "gender_utk_64"
+RUNTIMES = ("keras", "litert")
+UNSURE = "unsure"
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face and what is said of it.
+
+    Parameters
+    ----------
+    box : tuple of int
+        Left, top, width, height in pixels.
+    emotion_probabilities, gender_probabilities : dict of str to float
+    unsure_below : tuple of float
+        Probabilities of the emotion and of the gender below which nothing is said.
+    track : int
+        The same number for the same face in all frames.
+    """
+
+    box: tuple
+    emotion_probabilities: dict
+    gender_probabilities: dict
+    unsure_below: tuple = (0.0, 0.0)
+    track: int = 0
+
+    @property
+    def confidences(self):
+        """Largest probability of an emotion and of a gender."""
+        return max(self.emotion_probabilities.values()), max(self.gender_probabilities.values())
+
+    @property
+    def emotion(self):
+        """The most probable emotion, or "unsure"."""
+        return self._say(self.emotion_probabilities, self.unsure_below[0])
+
+    @property
+    def gender(self):
+        """The most probable gender, or "unsure"."""
+        return self._say(self.gender_probabilities, self.unsure_below[1])
+
+    @property
+    def label(self):
+        """What the report writes over a face, "Happy, F"; "?" stands for an unsure gender."""
+        gender = "?" if self.gender == UNSURE else self.gender[0].upper()
+        return f"{self.emotion.capitalize()}, {gender}"
+
+    @property
+    def caption(self):
+        """The label and how sure both networks are."""
+        emotion, gender = self.confidences
+        return f"{self.label}  {emotion:.0%} {gender:.0%}"
+
+    @staticmethod
+    def _say(probabilities, unsure_below):
+        best = max(probabilities, key=probabilities.get)
+        return best if probabilities[best] >= unsure_below else UNSURE
+
+
+class FaceClassifier:
+    """Both networks, each called once for all faces of a frame.
+
+    Taught in notebooks/05_realtime.ipynb.
+
+    Parameters
+    ----------
+    emotion, gender : str or tuple
+        Name of a network, see `utils.networks.contract.find_network`, or the network and its
+        contract: (keras.Model, ModelContract).
+    runtime : {"keras", "litert"}
+        What computes the networks; see `utils.networks.litert`.
+
+    Raises
+    ------
+    ValueError
+        If the runtime is unknown, or a network has other classes.
+    ImportError
+        If it is not installed.
+    """
+
+    def __init__(
+        self, emotion=DEFAULT_EMOTION_MODEL, gender=DEFAULT_GENDER_MODEL, runtime=RUNTIMES[0]
+    ):
+        if runtime not in RUNTIMES:
+            raise ValueError(f"runtime is {runtime!r}, expected one of {RUNTIMES}")
+        compile_network = compile_keras if runtime == "keras" else compile_litert
+        self.emotion, self.gender = (
+            _Network(*_open(model), compile_network) for model in (emotion, gender)
+        )
+        for network, known in ((self.emotion, EMOTIONS), (self.gender, GENDERS)):
+            if not set(network.contract.class_names) <= set(known):
+                raise ValueError(
+                    f"{network.contract.trained_on} has the classes "
+                    f"{network.contract.class_names}, expected some of {known}"
+                )
+
+    def classify(self, frame, boxes):
+        """Label the faces in `boxes`.
+
+        Parameters
+        ----------
+        frame : numpy.ndarray, uint8, (height, width, 3) BGR
+        boxes : list of tuple of int
+            Left, top, width, height; see `utils.realtime.detection`.
+
+        Returns
+        -------
+        list of Face
+        """
+        return self.label(boxes, self.crop(frame, boxes))
+
+    def crop(self, frame, boxes):
+        """Cut out what each network wants to see of each face: two float32 arrays."""
+        return self.emotion.crop(frame, boxes), self.gender.crop(frame, boxes)
+
+    def label(self, boxes, crops):
+        """Label faces of which `crop` has cut out the pictures: list of Face."""
+        if not boxes:
+            return []
+        unsure_below = tuple(x.contract.unsure_below for x in (self.emotion, self.gender))
+        emotions, genders = self.emotion.predict(crops[0]), self.gender.predict(crops[1])
+        return [Face(*face, unsure_below) for face in zip(boxes, emotions, genders)]
+
+
+def compile_keras(load_model, contract):
+    """Turn a network into a function from a batch to probabilities, see `compile_litert`.
+
+    It is compiled once for all numbers of faces: `model.predict` costs 50 times as much for one.
+    """
+    import tensorflow as tf  # takes seconds, which LiteRT does not need
+
+    from utils.networks.folding import fold_normalization
+
+    model = fold_normalization(load_model())
+    shape = contract.face_input.shape
+    signature = tf.TensorSpec((None, *shape), tf.float32)
+    call = tf.function(lambda batch: model(batch, training=False), [signature])
+    call(tf.zeros((1, *shape)))  # now, not at the first face
+    return lambda batch: call(batch).numpy()
+
+
+class _Network:
+    """What the loop needs of a network: its view of faces, and what it says of them."""
+
+    def __init__(self, load_model, contract, compile_network=compile_keras):
+        self.contract = contract
+        self._call = compile_network(load_model, contract)
+
+    def crop(self, frame, boxes):
+        face_input = self.contract.face_input
+        faces = [prepare_face(crop_face(frame, box, face_input), face_input) for box in boxes]
+        return np.array(faces, dtype=np.float32)
+
+    def predict(self, crops):
+        names = self.contract.class_names
+        return [dict(zip(names, map(float, row))) for row in self._call(crops)]
+
+
+def _open(model):
+    """A function that gives the network, and its contract."""
+    if not isinstance(model, str):
+        network, contract = model
+        return lambda: network, contract
+    path, contract = find_network(model)
+
+    def load_model():
+        # Keras takes seconds, which LiteRT does not need.
+        from utils.networks.storage import build_with_weights
+
+        return build_with_weights(path, contract)
+
+    return load_model, contract

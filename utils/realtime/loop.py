@@ -1,0 +1,151 @@
+"""The loop: frames -> faces -> labels -> picture, window, video and csv."""
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import cv2
+from tqdm.auto import tqdm
+
+from utils.realtime.display import annotate
+from utils.realtime.engine import Engine
+from utils.realtime.recording import recorder
+from utils.realtime.sources import FrameSource, open_source
+
+STOPPED_BY_USER = "ended by the user"
+MAX_SKIPPED_IN_A_ROW = 10  # a window that never changes looks broken
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run of the loop did.
+
+    Parameters
+    ----------
+    frames, frames_with_face : int
+    skipped : int
+        Frames that came too fast: of a camera, or of a video that was asked not to lag.
+    stage_seconds : dict of str to float
+        Time in each of `utils.realtime.engine.STAGES`, without waiting for the next frame.
+    stop_reason : str
+    """
+
+    frames: int
+    frames_with_face: int
+    skipped: int
+    stage_seconds: dict
+    stop_reason: str
+
+    @property
+    def frames_per_second(self):
+        """Frames handled in a second."""
+        seconds = sum(self.stage_seconds.values())
+        return self.frames / seconds if seconds else 0.0
+
+    @property
+    def milliseconds(self):
+        """Time of each stage in a frame: dict of str to float."""
+        return {
+            stage: 1000 * seconds / max(self.frames, 1)
+            for stage, seconds in self.stage_seconds.items()
+        }
+
+
+def run(
+    source,
+    classifier,
+    detector=None,
+    show=None,
+    video_path=None,
+    csv_path=None,
+    max_frames=None,
+    mirror=False,
+    detect_every=3,
+    smoothing=0.8,
+    skip_late=False,
+):
+    """Label the faces of a source until it ends, `show` says stop, or Ctrl-C is pressed.
+
+    Taught in notebooks/05_realtime.ipynb. Video and csv are whole however the loop ends.
+
+    Parameters
+    ----------
+    source : FrameSource, or anything that `utils.realtime.sources.open_source` takes
+    classifier, detector, detect_every, smoothing
+        See `utils.realtime.engine.Engine`.
+    show : callable, optional
+        Called with each annotated frame, uint8 BGR; a return value of False ends the loop.
+    video_path, csv_path : path-like, optional
+        Where the annotated frames, and a row for each face, are written.
+    max_frames : int, optional
+        At least 1.
+    mirror : bool
+        Swap left and right, as people expect of a camera that looks at them.
+    skip_late : bool
+        Skip frames of a video that is shown and falls behind its own speed.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, OSError
+        See `utils.realtime.sources.open_source` and `utils.realtime.recording.recorder`; ValueError
+        also if `max_frames` is below 1.
+    """
+    if max_frames is not None and max_frames < 1:
+        raise ValueError(f"max_frames is {max_frames}, expected at least 1, or None for all")
+    frames, frames_with_face, stop_reason = 0, 0, ""
+    with ExitStack() as stack:
+        if not isinstance(source, FrameSource):
+            source = open_source(source)
+        stack.enter_context(source)
+        # Pictures of a folder are no film: nothing of one is true of the next.
+        following = (detect_every, smoothing) if source.film else (1, 0, 0)
+        engine = Engine(classifier, detector, *following)
+        write = stack.enter_context(recorder(source, video_path, csv_path))
+        total = source.num_frames or max_frames
+        bar = tqdm(source, desc=source.name, total=total, unit="frame", leave=False)
+        stack.enter_context(bar)
+        try:
+            for number, seconds, frame in _in_time(bar, source, show is not None, skip_late):
+                if mirror:
+                    frame = cv2.flip(frame, 1)
+                faces = engine.label(frame)
+                with engine.watch("drawing"):
+                    picture = annotate(frame, faces, str(engine.watch))
+                with engine.watch("writing"):
+                    write(seconds, number, faces, picture)
+                frames += 1
+                frames_with_face += bool(faces)
+                if show is not None and show(picture) is False:
+                    stop_reason = STOPPED_BY_USER
+                    break
+                if frames == max_frames:
+                    stop_reason = f"{max_frames} frames were asked for"
+                    break
+        except KeyboardInterrupt:
+            stop_reason = "ended by Ctrl-C"
+    stop_reason = stop_reason or source.stop_reason
+    return Summary(frames, frames_with_face, source.skipped, engine.watch.seconds, stop_reason)
+
+
+def _in_time(frames, source, shown, skip_late):
+    """Yield number, second and picture of each frame; if shown, a film at its own speed."""
+    start, in_a_row = time.perf_counter(), 0
+    for number, frame in enumerate(frames):
+        elapsed = time.perf_counter() - start
+        # Frames of a camera lie where the clock says, all others where their number says.
+        seconds = elapsed if source.live else number / source.frames_per_second
+        late = elapsed > seconds + 1 / source.frames_per_second
+        if shown and skip_late and late and in_a_row < MAX_SKIPPED_IN_A_ROW:
+            source.skipped += 1
+            in_a_row += 1
+            continue
+        in_a_row = 0
+        yield number, seconds, frame
+        if shown and not source.live:
+            # Nobody can look at a film at the speed of the processor.
+            ahead = (number + 1) / source.frames_per_second - (time.perf_counter() - start)
+            time.sleep(max(0, ahead))

@@ -1,0 +1,1 @@
+"""How the networks beyond the report were trained."""

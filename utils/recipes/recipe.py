@@ -1,0 +1,267 @@
+"""How a network beyond the notebooks' cells is trained: what each of our references was made by.
+
+    python tasks.py train emotion_fer_distilled
+
+A `Recipe` names data, labels, teachers, further outputs, changes of the images and the optimizer;
+`train_recipe` makes a compiled model and batches of it, and hands them to `utils.training.train`.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.utils.class_weight import compute_class_weight
+
+from utils.data.batches import load_batches
+from utils.data.ferplus import load_votes, soften
+from utils.data.prepared import CLASSES, face_input_for
+from utils.models import BUILDERS
+from utils.networks.precision import fuse_normalization
+from utils.networks.storage import load_network
+from utils.recipes.auxiliary import add_labels, add_outputs, build_accuracy, build_loss
+from utils.recipes.statistics import RenewStatistics
+from utils.recipes.teachers import ask_teachers
+from utils.training import train
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a training; the defaults are the report's.
+
+    Parameters
+    ----------
+    dataset : {"fer2013", "utkface"}
+    architecture : str
+        Key of `utils.models.BUILDERS`.
+    epochs : int
+    arguments : dict
+        Of the builder.
+    class_names : tuple of str
+        Empty for all classes of the data set.
+    height, width : int
+        Input size in pixels.
+    colour : {"grey", "rgb"}
+    split_name : {"default", "report"}
+        Split of UTKFace.
+    learning_rate : float
+    batch_size : int
+    optimizer : {"adam", "sgd"}
+        "sgd" has Nesterov momentum 0.9.
+    schedule : {"constant", "cosine"}
+        "cosine" falls to 0 at the last step.
+    weight_decay : float
+        Decoupled, on kernels only.
+    label_smoothing : float
+    augmentation : str
+        See `utils.data.batches.build_augmentation`.
+    mixup : float
+        See `utils.data.batches.make_dataset`.
+    class_weight : {"none", "balanced"}
+        "balanced" counts each image by the inverse frequency of its class.
+    ema : float
+        Above 0, what is kept is the exponential moving average of the weights over the steps.
+    labels : {"own", "ferplus"}
+        "ferplus" learns from the shares of ten people's votes; validation and test keep their own.
+    teachers : tuple of str
+        Networks whose mean answer is half of each label, see `utils.recipes.teachers`.
+    initial_weights : str
+        Name of a network of the same architecture from whose weights training goes on
+        (fine-tuning); empty for random ones.
+    auxiliary : tuple of {"age", "race"}
+        Further outputs while it is trained, see `utils.recipes.auxiliary`.
+    seed : int
+    renew_statistics : bool
+        See `utils.recipes.statistics.RenewStatistics`.
+    average_views : bool
+        Score also the mean over `utils.data.batches.views` of each image.
+    """
+
+    dataset: str
+    architecture: str
+    epochs: int
+    arguments: dict = field(default_factory=dict)
+    class_names: tuple = ()
+    height: int = 48
+    width: int = 48
+    colour: str = "grey"
+    split_name: str = "default"
+    learning_rate: float = 1e-4
+    batch_size: int = 70
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    augmentation: str = "flip"
+    mixup: float = 0.0
+    class_weight: str = "none"
+    ema: float = 0.0
+    labels: str = "own"
+    teachers: tuple = ()
+    initial_weights: str = ""
+    auxiliary: tuple = ()
+    seed: int = 0
+    renew_statistics: bool = False
+    average_views: bool = False
+
+    @classmethod
+    def of_reference(cls, run):
+        """The recipe of one of our runs; ValueError if it is none."""
+        content = run.facts.get("recipe")
+        if content is None or set(content) - {x.name for x in fields(cls)}:
+            raise ValueError(f"{run.folder / 'run.json'} holds no recipe, expected one of ours")
+        return cls(**content)
+
+    @property
+    def classes(self):
+        """Class names in the order of the outputs."""
+        return tuple(self.class_names) or CLASSES[self.dataset]
+
+    @property
+    def face_input(self):
+        """What the network wants to see."""
+        return face_input_for(self.dataset, self.height, self.width, self.colour)
+
+
+def train_recipe(recipe, name, bfloat16=False):
+    """Train by a recipe, on all GPUs of this machine or on its processor.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    name : str
+        Of the run in ``outputs/runs/``.
+    bfloat16 : bool
+        Compute in it: faster on processors with AMX and on newer GPUs. What is kept is float32.
+
+    Returns
+    -------
+    utils.training.Run
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, RuntimeError
+        See `utils.training.train`; also if a network that the recipe names is not there, or is
+        one of another input or other classes.
+    """
+    train_batches, valid_batches = (_batches(recipe, split) for split in ("train", "valid"))
+    train_batches = _with_soft_labels(recipe, train_batches)
+    class_weight = None
+    if recipe.class_weight == "balanced":
+        present = np.unique(train_batches.y_true)
+        weights = compute_class_weight("balanced", classes=present, y=train_batches.y_true)
+        class_weight = dict(zip(present.tolist(), weights.tolist()))
+    callbacks = []
+    if recipe.renew_statistics:
+        augmentation = "none" if recipe.augmentation == "none" else "flip"
+        callbacks = [RenewStatistics(replace(train_batches, augmentation=augmentation, mixup=0.0))]
+    keras.utils.set_random_seed(recipe.seed)
+    with _strategy().scope():
+        model = keep = build(recipe, bfloat16)
+        if recipe.auxiliary:
+            model = add_outputs(keep, recipe.auxiliary)
+            train_batches, valid_batches = (
+                add_labels(batches, recipe.auxiliary) for batches in (train_batches, valid_batches)
+            )
+        steps = recipe.epochs * -(-len(train_batches.y_true) // recipe.batch_size)
+        compile_model(model, recipe, steps)
+    return train(
+        model,
+        name,
+        train_batches,
+        valid_batches,
+        recipe.epochs,
+        class_weight=class_weight,
+        callbacks=callbacks,
+        average_views=recipe.average_views,
+        keep=keep,
+    )
+
+
+def _strategy():
+    several = len(tf.config.list_logical_devices("GPU")) > 1
+    return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+
+
+def _batches(recipe, split):
+    return load_batches(
+        recipe.dataset,
+        split,
+        recipe.face_input,
+        recipe.classes,
+        split_name=recipe.split_name,
+        batch_size=recipe.batch_size,
+        augmentation=recipe.augmentation,
+        mixup=recipe.mixup,
+        seed=recipe.seed,
+    )
+
+
+def _with_soft_labels(recipe, batches):
+    """Training batches with people's votes, or half of what teachers say, as labels."""
+    if recipe.labels == "ferplus":
+        labels, num_without = soften(load_votes("train"), batches.y_true)
+        print(f"{num_without} images without a vote for an emotion keep their label")
+        batches = replace(batches, labels=labels, labels_from="votes")
+    if recipe.teachers:
+        answers = ask_teachers(recipe.teachers, batches)
+        labels_from = f"{batches.labels_from} and {' and '.join(recipe.teachers)}"
+        batches = replace(batches, labels=(batches.labels + answers) / 2, labels_from=labels_from)
+    if recipe.initial_weights:
+        labels_from = f"{batches.labels_from}, going on from {recipe.initial_weights}"
+        batches = replace(batches, labels_from=labels_from)
+    return batches
+
+
+def build(recipe, bfloat16=False):
+    """Build the network of a recipe, not compiled: keras.Model."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if bfloat16 else "float32")
+    try:
+        builder = BUILDERS[recipe.architecture]
+        model = builder(recipe.face_input.shape, len(recipe.classes), **recipe.arguments)
+        if bfloat16 and not tf.config.list_physical_devices("GPU"):
+            model = fuse_normalization(model)
+    finally:
+        keras.config.set_dtype_policy(before)
+    if recipe.initial_weights:
+        shipped, contract = load_network(recipe.initial_weights)
+        theirs = (contract.face_input, contract.class_names, _shapes(shipped))
+        ours = (recipe.face_input, recipe.classes, _shapes(model))
+        if theirs != ours:
+            raise ValueError(
+                f"{recipe.initial_weights} has another input, other classes or other layers than "
+                "this recipe, expected the same: training cannot go on from its weights"
+            )
+        model.set_weights(shipped.get_weights())
+    return model
+
+
+def _shapes(model):
+    return [weights.shape for weights in model.get_weights()]
+
+
+def compile_model(model, recipe, steps):
+    """Compile a model as a recipe says, for a training of so many steps."""
+    learning_rate = recipe.learning_rate
+    if recipe.schedule == "cosine":
+        learning_rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
+    weight_decay = recipe.weight_decay or None
+    average = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
+    if recipe.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(learning_rate, weight_decay=weight_decay, **average)
+    else:
+        optimizer = keras.optimizers.SGD(
+            learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay, **average
+        )
+    if weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    loss = "categorical_crossentropy"
+    if recipe.label_smoothing:
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
+    accuracy = "accuracy"
+    if recipe.auxiliary:
+        num_classes = len(recipe.classes)
+        loss = build_loss(num_classes, recipe.auxiliary, recipe.label_smoothing)
+        accuracy = build_accuracy(num_classes)
+    model.compile(optimizer, loss, metrics=[accuracy])

@@ -1,0 +1,81 @@
+"""Knowledge distillation: what trained networks say of the training images, as labels.
+
+Source: Hinton et al. 2015, arXiv:1503.02531. Taught in notebook 03.
+"""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+
+from utils import config
+from utils.data.batches import views
+from utils.files import replaced_when_done, sha256_of
+from utils.networks.contract import find_network
+from utils.networks.storage import build_with_weights
+from utils.training import load_run
+
+
+def ask_teachers(names, batches):
+    """The mean answer of some networks to each image, and of each to several views of it.
+
+    It takes minutes, so it is kept, under checksums of the networks and the images.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of shipped networks or, where none has that name, of finished runs of yours.
+    batches : utils.data.batches.Batches
+        Of the training split.
+
+    Returns
+    -------
+    numpy.ndarray, float32, (n, num_classes)
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such network.
+    ValueError
+        If a teacher has another input or other classes, or learned on another split.
+    """
+    teachers = [_load(name, batches) for name in names]
+    checksum = hashlib.sha256(batches.images.tobytes())
+    for _, weights_sha256 in teachers:
+        checksum.update(weights_sha256.encode())
+    path = config.output_dir(batches.prepared.dataset) / "answers" / f"{checksum.hexdigest()}.npy"
+    if not path.is_file():
+        print(f"asking {' and '.join(names)} about the training images ...")
+        answers = [
+            # As the validation split is read: in order and unchanged.
+            model.predict(replace(batches, split="valid").dataset(images=images), verbose=0)
+            for model, _ in teachers
+            for images in views(batches.images)
+        ]
+        with replaced_when_done(path) as partial:
+            np.save(partial, np.mean(answers, axis=0))
+    return np.load(path)
+
+
+def _load(name, batches):
+    """A teacher, and the checksum of its weights."""
+    split_name = "default"  # of all that is shipped
+    if (config.PRETRAINED_DIR / f"{name}.npz").is_file():
+        path, contract = find_network(name)
+        model, checksum = build_with_weights(path, contract), sha256_of(path)
+    else:
+        run = load_run(name)
+        model, contract, checksum = run.load_model(), run.contract, run.facts["weights_sha256"]
+        split_name = run.facts["made_of"]["batches"]["split_name"]
+    if split_name != batches.split_name:
+        raise ValueError(
+            f"teacher {name} learned on the split {split_name!r} and may know validation and test "
+            f"images of {batches.split_name!r}, expected one that learned on the latter"
+        )
+    if (contract.face_input, contract.class_names) != (batches.face_input, batches.class_names):
+        raise ValueError(
+            f"teacher {name} has the input {contract.face_input} and the classes "
+            f"{contract.class_names}, expected {batches.face_input} and {batches.class_names}"
+        )
+    model.jit_compile = False
+    return model, checksum
