@@ -14,6 +14,7 @@ from projects import move_project
 from stand_ins import TINY, Slow, sample_batches, small_network, train_small
 
 from utils import config
+from utils.data.batches import Batches
 from utils.data.fer import prepare_fer
 from utils.data.prepared import FIVE_EMOTIONS, face_input_for, load_split
 from utils.files import remove, sha256_of
@@ -216,7 +217,18 @@ def test_ours_is_shown_until_yours_is_there(our_reference, prepared_workspace, c
     assert [path.name for path in config.REFERENCE_DIR.iterdir()] == ["small"]
 
 
-def test_an_interrupted_training_ends_as_one_without_interruption(prepared_workspace, capsys):
+def test_an_interrupted_training_ends_as_one_without_interruption(
+    prepared_workspace, monkeypatch, capsys
+):
+    begun_after, dataset = [], Batches.dataset
+
+    def recorded(batches, epochs_done=0, **settings):
+        if batches.split == "train":
+            begun_after.append(epochs_done)
+        return dataset(batches, epochs_done, **settings)
+
+    monkeypatch.setattr(Batches, "dataset", recorded)
+
     def start(name, stop):
         # Nothing is random: each batch has all images, unchanged.
         batches = sample_batches(batch_size=36, augmentation="none")
@@ -237,6 +249,7 @@ def test_an_interrupted_training_ends_as_one_without_interruption(prepared_works
     check_whole(run, epochs=4)
     assert (run.folder / "history.csv").read_text().splitlines()[:3] == first_lines
     assert run.facts["resumed_after"] == [2] and "resumed_after" not in expected.facts
+    assert begun_after == [0, 0, 2], "the order of the first epochs' images would come back"
     assert_same_weights(model, whole, atol=1e-5)
     np.testing.assert_allclose(run.history["loss"], expected.history["loss"], rtol=1e-5)
     assert names_of_runs() == ["small", "whole"]

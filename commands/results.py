@@ -1,0 +1,231 @@
+"""Writes RESULTS.md and its figures from our runs, which are in git: no data are needed.
+
+python tasks.py results
+"""
+
+import argparse
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from commands import tables
+from commands.figures import MOVING_PICTURE, write_figures, write_moving_picture
+from utils import config
+from utils.course_report import TRIALS, compare_with_report
+from utils.evaluation import evaluate
+from utils.files import replaced_when_done
+from utils.training import load_runs, reference
+
+TEMPLATE = Path(__file__).with_name("results.md")
+NUM_SPREADS = 3  # a change within so many standard deviations of the seeds shows nothing
+
+
+def build_page():
+    """Make the text of RESULTS.md.
+
+    Returns
+    -------
+    str
+        Markdown; its figures are in ``outputs/figures/``.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    families = {
+        name: markdown(tables.family_table(name), FAMILY_COLUMNS) for name in tables.FAMILIES
+    }
+    after_ten_epochs = reference("emotion_final").facts["at_epoch"]["10"]["test"]
+    return environment.get_template(TEMPLATE.name).render(
+        families=families,
+        num_runs=len(load_runs(config.REFERENCE_DIR)[0]),
+        num_copies=int(tables.recorded("fer2013_copies")["test"].sum()),
+        people=markdown(tables.people_table(), PEOPLE_COLUMNS),
+        agreeing={
+            split: evaluate(*tables.answers("emotion_ferplus", split, judge="agreed"))["n"]
+            for split in ("valid", "test")
+        },
+        groups=markdown(tables.groups_table(), GROUP_COLUMNS),
+        seeds=markdown(tables.seeds_table(), SEED_COLUMNS),
+        pairs=markdown(tables.pairs_table(), PAIR_COLUMNS),
+        changes=markdown(tables.changes_table(), CHANGE_COLUMNS),
+        num_spreads=NUM_SPREADS,
+        after_ten_epochs=f"{_percent(after_ten_epochs['accuracy'])} ({_ends(after_ten_epochs)})",
+        trials={
+            dataset: markdown(compare_with_report(trials, {}).reset_index(), TRIAL_COLUMNS)
+            for dataset, trials in TRIALS.items()
+        },
+    )
+
+
+def markdown(table, columns):
+    """Write a table.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+    columns : dict of str to callable
+        By heading, what stands below it: a function of a row.
+
+    Returns
+    -------
+    str
+    """
+    lines = [list(columns), ["---"] * len(columns)]
+    lines += [[cell(row) for cell in columns.values()] for row in table.to_dict("records")]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _percent(share):
+    return "-" if np.isnan(share) else f"{100 * share:.1f} %"
+
+
+def _ends(row, prefix=""):
+    return f"{100 * row[f'{prefix}low']:.1f} to {100 * row[f'{prefix}high']:.1f}"
+
+
+def _column(key, form="{:,.0f}", missing="-"):
+    """A column of numbers."""
+    return lambda row: missing if pd.isna(row[key]) else form.format(row[key])
+
+
+def _share(key):
+    return lambda row: _percent(row[key])
+
+
+def _points(key):
+    # Rounded first, and added to 0: there is no "-0.0".
+    return lambda row: "-" if pd.isna(row[key]) else f"{round(row[key], 1) + 0:+.1f}"
+
+
+def _run(key="run"):
+    """A run's name; what stands behind it is no code."""
+
+    def cell(row):
+        name, comma, seeds = row[key].partition(", ")
+        if name not in (*tables.ENSEMBLES, tables.OWN_LABELS):
+            name = f"`{name}`"
+        ten_views = ", ten views" if row.get("views") == 10 else ""
+        by_votes = ", by FER+" if row.get("judge") == "majority" and key == "run" else ""
+        return f"{name}{comma}{seeds}{ten_views}{by_votes}"
+
+    return cell
+
+
+def _verdict(row):
+    """Worse, better or neither, in terms of the spread of seeds; a point where it is not known."""
+    limit = NUM_SPREADS * row["spread"] if row["spread"] > 0 else 1
+    verdict = "no difference shown"
+    if abs(row["points"]) > limit:
+        verdict = "better" if row["points"] > 0 else "worse"
+    return f"{verdict}; {row['remark']}" if row["remark"] else verdict
+
+
+def _p_value(row):
+    return "< 0.0001" if row["p_value"] < 1e-4 else f"{row['p_value']:.4f}"
+
+
+FAMILY_COLUMNS = {
+    "run": _run(),
+    "what it is": lambda row: row["what"],
+    "parameters": _column("parameters", missing=""),
+    "epochs": _column("epochs", missing=""),
+    "minutes": _column("minutes", missing=""),
+    "n": _column("n"),
+    "accuracy": _share("accuracy"),
+    "95 % interval": _ends,
+    "clean": _share("clean"),
+    "macro F1": _column("macro_f1", "{:.3f}"),
+}
+PEOPLE_COLUMNS = {
+    "network": _run(),
+    "accuracy": _share("accuracy"),
+    "95 % interval": _ends,
+    "clean": _share("clean"),
+    "macro F1": _column("macro_f1", "{:.3f}"),
+    "of eight classes": _share("of eight"),
+    "seven agree, validation": _share("valid accuracy"),
+    "macro F1, validation": _column("valid macro_f1", "{:.3f}"),
+    "seven agree, test": _share("test accuracy"),
+    "macro F1, test": _column("test macro_f1", "{:.3f}"),
+}
+GROUP_COLUMNS = {
+    "network": _run(),
+    "all, validation": _share("valid all"),
+    "18 to 60, validation": _share("valid adults"),
+    "gap, validation": _column("valid gap", "{:.1f} points"),
+    "all, test": _share("test all"),
+    "18 to 60, test": _share("test adults"),
+    "gap, test": _column("test gap", "{:.1f} points"),
+}
+SEED_COLUMNS = {
+    "run and two other seeds": _run(),
+    "validation, mean": _share("valid"),
+    "standard deviation": _column("valid spread", "{:.1f} points"),
+    "test, mean": _share("test"),
+    "standard deviation, test": _column("test spread", "{:.1f} points"),
+}
+PAIR_COLUMNS = {
+    "network": _run(),
+    "other": _run("other"),
+    "faces": lambda row: row["whose"],
+    "n": _column("n"),
+    "only the network is right": _column("first_only"),
+    "only the other is right": _column("second_only"),
+    "p": _p_value,
+}
+CHANGE_COLUMNS = {
+    "idea": lambda row: row["idea"],
+    "run": _run(),
+    "compared with": _run("base"),
+    "points": _points("points"),
+    "clean": _points("clean"),
+    "spread of seeds": _column("spread", "{:.1f}"),
+    "verdict": _verdict,
+}
+TRIAL_COLUMNS = {
+    "trial": lambda row: row["trial"],
+    "report": _share("report"),
+    "its interval": lambda row: _ends(row, "report "),
+    "its n": _column("report n"),
+    "its epochs": _column("report epochs"),
+    "ours": _share("ours"),
+    "our interval": lambda row: _ends(row, "ours "),
+    "our n": _column("ours n"),
+    "our epochs": _column("ours epochs"),
+    "report inside": lambda row: row["inside ours"],
+}
+
+
+def main(arguments=None):
+    """Write the page and the figures."""
+    parser = argparse.ArgumentParser(
+        prog="python tasks.py results",
+        description="Writes RESULTS.md and its figures from outputs/reference and outputs/peers.",
+    )
+    parser.add_argument("--output", type=Path, default=config.ROOT / "RESULTS.md", help="the page")
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        default=config.FIGURES_DIR,
+        help="folder of the figures (default: outputs/figures)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        tables.record()
+        page = build_page()
+        with replaced_when_done(options.output) as partial:
+            partial.write_text(page, encoding="utf-8")
+        print(f"page: {options.output}")
+        write_figures(options.figures)
+        write_moving_picture(options.figures / MOVING_PICTURE)
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"{error}\n")
+    print(f"figures: {options.figures}")
+
+
+if __name__ == "__main__":
+    main()

