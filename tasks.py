@@ -6,6 +6,8 @@
     python tasks.py train   train a network by the recipe of one of our runs (--help lists them)
     python tasks.py ship    make a run of yours a network that the loop finds (--help says how)
     python tasks.py report  one HTML page from your finished runs
+    python tasks.py submit --name NAME   one zip to hand in: page, notebooks, runs, answers
+    python tasks.py grade FOLDER         one page and one table from the submissions of a course
     python tasks.py evaluate --fer FILE --utk FOLDER   score the shipped networks on your data
     python tasks.py results write RESULTS.md and its figures from our runs
     python tasks.py benchmark   how fast the loop is here, beside the report's
@@ -33,6 +35,8 @@ COMMANDS = {
     "train": ["-m", "commands.train"],
     "ship": ["-m", "commands.ship"],
     "report": ["-m", "commands.report"],
+    "submit": ["-m", "commands.submit"],
+    "grade": ["-m", "commands.grade"],
     "evaluate": ["-m", "commands.evaluate"],
     "results": ["-m", "commands.results"],
     "benchmark": ["-m", "commands.benchmark"],

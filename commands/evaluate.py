@@ -1,6 +1,7 @@
-"""Scores the shipped networks on somebody's own copy of the data.
+"""Scores the shipped networks on somebody's own copy of the data, or a run's own weights.
 
-python tasks.py evaluate --help
+python tasks.py evaluate --fer fer2013.csv --utk UTKFace
+python tasks.py evaluate --run outputs/runs/emotion_final
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from commands.weights import find_folder, score_run
 from utils import config
 from utils.data.batches import views
 from utils.data.fer import prepare_fer
@@ -110,51 +112,68 @@ def _notes_on_races(name, table):
 
 
 def main(arguments=None):
-    """Score the shipped networks from the command line."""
+    """Score the shipped networks, or the weights of a run, from the command line."""
     parser = argparse.ArgumentParser(
         prog="python tasks.py evaluate",
         description="Scores the networks in outputs/pretrained on the test splits of your own "
-        "copy of the data. Intervals are 95 % Wilson intervals.",
+        "copy of the data; or, with --run, the weights of a run on the data that are prepared "
+        "here. Intervals are 95 % Wilson intervals.",
     )
     parser.add_argument("--fer", type=Path, help="FER-2013: fer2013.csv, packed or not, or folder")
     parser.add_argument("--utk", type=Path, help="UTKFace: folder of images, or .tar.gz")
     parser.add_argument("--votes", type=Path, help="fer2013new.csv of FERPlus, with --fer a csv")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--run", help="folder or name of a run, whose own weights are scored")
     options = parser.parse_args(arguments)
     given = {"fer2013": options.fer, "utkface": options.utk}
-    if not any(given.values()):
-        parser.error("give --fer, --utk or both")
+    if options.run and (any(given.values()) or options.votes or options.json):
+        parser.error("--run stands alone: it scores on the data that are prepared here")
+    if not options.run and not any(given.values()):
+        parser.error("give --fer, --utk or both, or --run")
     if options.votes and not options.fer:
         parser.error("--votes are on images of FER-2013: give --fer as well")
-    tables = {}
     try:
-        for dataset, path in given.items():
-            if path is None:
-                continue
-            if not path.exists():
-                raise FileNotFoundError(f"{path} does not exist")
-            prepare = {"fer2013": prepare_fer, "utkface": prepare_utk}[dataset]
-            with tempfile.TemporaryDirectory() as folder:
-                prepared = prepare(source=path, destination=Path(folder) / dataset)
-                votes = options.votes if dataset == "fer2013" else None
-                table = tables[dataset] = score_shipped(dataset, prepared, votes)
-                for name in table.index.unique("model"):
-                    print(_note_on_images(name, prepared), file=sys.stderr)
-                    for note in (*_notes_on_labels(name, votes), *_notes_on_races(name, table)):
-                        print(note, file=sys.stderr)
+        if options.run:
+            print(*score_run(find_folder(options.run)), sep="\n")
+        else:
+            _print(_score_copies(given, options.votes), options.json)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if options.json:
-        records = {
-            name: json.loads(table.reset_index().to_json(orient="records", double_precision=15))
-            for name, table in tables.items()
-        }
-        print(json.dumps(records, indent=1))
-    else:
+    return 0
+
+
+def _score_copies(given, votes_path):
+    """A table for each copy of the data that was given, from its file or folder."""
+    tables = {}
+    for dataset, path in given.items():
+        if path is None:
+            continue
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist")
+        prepare = {"fer2013": prepare_fer, "utkface": prepare_utk}[dataset]
+        with tempfile.TemporaryDirectory() as folder:
+            prepared = prepare(source=path, destination=Path(folder) / dataset)
+            votes = votes_path if dataset == "fer2013" else None
+            table = tables[dataset] = score_shipped(dataset, prepared, votes)
+            for name in table.index.unique("model"):
+                print(_note_on_images(name, prepared), file=sys.stderr)
+                for note in (*_notes_on_labels(name, votes), *_notes_on_races(name, table)):
+                    print(note, file=sys.stderr)
+    return tables
+
+
+def _print(tables, as_json):
+    """Print tables for people or, as JSON, for programs."""
+    if not as_json:
         for table in tables.values():
             print(table.drop(columns="correct").round(3).to_string(na_rep="-"), end="\n\n")
-    return 0
+        return
+    records = {
+        name: json.loads(table.reset_index().to_json(orient="records", double_precision=15))
+        for name, table in tables.items()
+    }
+    print(json.dumps(records, indent=1))
 
 
 if __name__ == "__main__":

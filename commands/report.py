@@ -3,41 +3,48 @@
     python tasks.py report
     python tasks.py report --runs anna/outputs/runs --output anna.html
 
-The page needs no other file, always has the same order, and says what is missing.
+Numbers are computed from stored predictions; what a run says of itself is checked. The page needs
+no other file, always has the same order, and says what is missing.
 """
 
 import argparse
 import base64
 import io
-import zipfile
 from datetime import datetime
 from pathlib import Path
 
 import jinja2
-import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
+from commands.checks import (
+    UnfinishedRun,
+    check,
+    prepared_here,
+    questions,
+    read_references,
+    read_runs,
+    reference_of,
+    verdict,
+)
+from commands.records import run_folders
 from utils import config
-from utils.course_report import TRIALS, compare_with_report
-from utils.data.prepared import CLASSES, SPLITS, fingerprint, load_prepared
-from utils.evaluation import confusion, evaluate, per_class
+from utils.data.prepared import CLASSES, SPLITS
+from utils.evaluation import confusion, per_class
 from utils.files import replaced_when_done
+from utils.networks.structure import DEPENDS_ON_COPY, differences
 from utils.plots import plot_confusion_matrix, plot_history
-from utils.training import Run, tabulate
 
 TEMPLATE = Path(__file__).with_name("report.html")
-MISSING_HTML = '<span class="missing">missing</span>'
+MISSING_HTML = Markup('<span class="missing">missing</span>')
 SHARES = {
     *("report", "report low", "report high", "ours", "ours low", "ours high"),
-    *("yours", "yours low", "yours high", "accuracy", "low", "high"),
+    *("yours", "yours low", "yours high", "validation", "accuracy", "low", "high"),
     *("precision", "recall", "recall low", "recall high", "F1", "macro F1"),
 }
-# What a file that was cut off, edited or made by another version raises when it is read.
-DAMAGE = (
-    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
-    zipfile.BadZipFile,
-)
-SAMPLE_IMAGES = 100  # a run on fewer training images was made on the sample
+MAX_TEXT = 300  # of a value that somebody else's file holds
 
 
 def build_report(runs_dir, title):
@@ -58,138 +65,254 @@ def build_report(runs_dir, title):
     FileNotFoundError
         If there is no such folder.
     """
+    # It loads TensorFlow, which whoever wants a table only need not wait for.
+    from utils.course_report import TRIALS, compare_with_report
+
     if not runs_dir.is_dir():
         raise FileNotFoundError(
             f"{runs_dir} is no folder: expected one with a folder for each run, as outputs/runs is"
         )
-    finished, unfinished, unreadable, sections = {}, {}, {}, []
-    for path in sorted(runs_dir.glob("*/run.json")):
-        run = Run(path.parent)
-        try:
-            if not run.is_finished:
-                unfinished[run.name] = f"{run.epochs} of {run.facts['made_of']['epochs']} epochs"
-                continue
-            section = _section(run)
-        except DAMAGE as error:
-            unreadable[run.name] = f"{type(error).__name__}: {error}"
-        else:
-            finished[run.name] = run
-            sections.append(section)
-    runs = list(finished.values())
+    records, failures = read_runs(runs_dir)
+    references, runs = read_references(), list(records.values())
+    found = {record.name: check(record, references) for record in runs}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent), autoescape=True, trim_blocks=True
     )
     return environment.get_template(TEMPLATE.name).render(
         title=title,
         made=f"{datetime.now():%Y-%m-%d %H:%M}",
-        sample_runs=[x["name"] for x in sections if x["is_of_sample"]],
-        other_labels=[x["name"] for x in sections if x["learned_votes"]],
-        finished=finished,
-        unfinished=unfinished,
-        unreadable=unreadable,
-        trials={name: _html(compare_with_report(TRIALS[name], finished)) for name in TRIALS},
-        runs_table=_html(tabulate(runs, "test")) if runs else "",
-        data={name: _html(_data_table(name, runs)) for name in CLASSES},
-        environments=_html(_environments(runs)) if runs else "",
-        sections=sections,
+        sample_runs=[x.name for x in runs if x.is_of_sample],
+        other_labels=[x.name for x in runs if x.batches["labels"].startswith("votes")],
+        finished=records,
+        unfinished={k: x for k, x in failures.items() if isinstance(x, UnfinishedRun)},
+        unreadable={k: x for k, x in failures.items() if not isinstance(x, UnfinishedRun)},
+        trials={x: _table(compare_with_report(TRIALS[x], records)) for x in TRIALS},
+        runs_table=_table(tabulate(runs, found)) if runs else None,
+        data={name: _table(_data_table(name, runs)) for name in CLASSES},
+        environments=_table(_environments(runs)) if runs else None,
+        sections=[_section(x, reference_of(x, references), found[x.name]) for x in runs],
     )
 
 
-def _html(table):
-    """A table with rounded numbers; what is missing is said, not left empty."""
-    index_names = list(table.index.names)
-    styled = table.reset_index().style.hide(axis="index")
-    styled = styled.format(precision=1, na_rep=MISSING_HTML, escape="html")
-    shares = [name for name in table if name in SHARES]
-    styled = styled.format("{:.1%}", subset=shares, na_rep=MISSING_HTML)
-    numbers = table.select_dtypes("number").columns
-    styled = styled.set_properties(subset=list(numbers), **{"text-align": "right"})
-    return styled.set_properties(subset=index_names, **{"font-weight": "bold"}).to_html()
+def tabulate(records, found):
+    """Scores, cost and checks of runs, test accuracies with their 95 % Wilson intervals.
 
+    Parameters
+    ----------
+    records : sequence of commands.checks.RunRecord
+    found : dict of str to list of str
+        What `commands.checks.check` found, by name.
 
-def _data_table(dataset, runs):
-    """Images and checksum of each split: as the runs recorded them, and as they are here."""
-    runs = [run for run in runs if _batches(run)["dataset"] == dataset]
-    groups = {}
-    for run in runs:
-        key = (_batches(run)["split_name"], str(run.facts["made_of"]["data"]))
-        groups.setdefault(key, []).append(run)
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by run.
+    """
     rows = [
-        (", ".join(x.name for x in group), split_name, group[0].facts["made_of"]["data"])
-        for (split_name, _), group in sorted(groups.items())
+        {
+            "run": record.name,
+            "whose": "ours" if record.is_reference else "yours",
+            "parameters": sum(record.parameters),
+            "epochs": record.epochs,
+            "minutes": record.seconds / 60,
+            "validation": record.valid["accuracy"],
+            **{key: record.test[key] for key in ("n", "accuracy", "low", "high")},
+            "macro F1": record.test["macro_f1"],
+            "checks": verdict(found[record.name]),
+            "questions": " ".join(questions(record)) or "none",
+        }
+        for record in records
     ]
-    for split_name in sorted({"default"} | {_batches(run)["split_name"] for run in runs}):
-        try:
-            here = fingerprint(load_prepared(dataset, split_name))
-        except FileNotFoundError:
-            here = None
-        rows.append(("prepared on this machine", split_name, here))
+    return pd.DataFrame(rows).set_index("run")
+
+
+def _table(table):
+    """A table as the template draws it: rounded numbers; what is missing is said, not left empty.
+
+    Cells are text, which the template escapes: many come from files that anybody may have written.
+    """
+    names, table = list(table.index.names), table.reset_index()
+    numbers = set(table.select_dtypes("number").columns)
+    kinds = {x: "number" for x in numbers} | {"checks": "text long", "questions": "text long"}
+    kinds = ["name" if x in names else kinds.get(x, "text") for x in table]
+    rows = [
+        [(_cell(value, column), kind) for value, column, kind in zip(row, table, kinds)]
+        for row in table.itertuples(index=False)
+    ]
+    return {"columns": [str(x) for x in table], "rows": rows}
+
+
+def _cell(value, column):
+    if value is None or value is pd.NA or value != value:
+        return MISSING_HTML
+    if isinstance(value, float):
+        return f"{value:.1%}" if column in SHARES else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, (int, np.integer)) else str(value)
+
+
+def _clipped(value):
+    """A value of somebody else's file, as a text of bearable length."""
+    text = str(value)
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ..."
+
+
+def _data_table(dataset, records):
+    """Images and checksum of each split: as the runs recorded them, and as they are here."""
+    groups = {}
+    for record in records:
+        if record.dataset == dataset:
+            data = record.made_of.get("data")
+            key = (_clipped(record.batches["split_name"]), str(data))
+            groups.setdefault(key, (data, []))[1].append(record.name)
+    rows = [
+        (", ".join(names), split_name, data)
+        for (split_name, _), (data, names) in sorted(groups.items())
+    ]
+    for split_name in sorted({"default"} | {split_name for split_name, _ in groups}):
+        here = prepared_here(dataset, split_name)
+        rows.append(("prepared on this machine", split_name, here and here[0]))
     table = []
-    for names, split_name, content in rows:
+    for names, split_name, data in rows:
         row = {"runs": names, "split": split_name}
         for split in SPLITS:
-            row[f"{split} images"] = content and content[split]["images"]
-            row[f"{split} sha256"] = content and content[split]["sha256"][:12]
+            row[f"{split} images"] = data and data[split]["images"]
+            row[f"{split} sha256"] = data and data[split]["sha256"][:12]
         table.append(row)
     table = pd.DataFrame(table).set_index("runs")
     return table.astype({f"{split} images": "Int64" for split in SPLITS})
 
 
-def _batches(run):
-    return run.facts["made_of"]["batches"]
-
-
-def _environments(runs):
+def _environments(records):
     names = ("python", "tensorflow", "keras", "numpy", "opencv", "system", "cores", "devices")
     rows = {
-        run.name: {name: run.facts["versions"].get(name) for name in names}
-        | {"computed in": run.facts["made_of"]["precision"], "finished": run.facts["finished"]}
-        for run in runs
+        record.name: {name: record.versions.get(name) for name in names}
+        | {"computed in": record.made_of["precision"], "finished": record.finished}
+        for record in records
     }
     table = pd.DataFrame(rows).T.rename_axis("run")
-    # As text, which is escaped: these values come from files that anybody may have written.
-    return table.map(str, na_action="ignore")
+    return table.map(_clipped, na_action="ignore")
 
 
-def _section(run):
-    """What the page shows of one run."""
-    # What the tables need is asked for here, where a damaged run fails alone.
-    tabulate([run], "test")
-    _environments([run])
-    _data_table(_batches(run)["dataset"], [run])
-    figure, axes = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
-    plot_history(run.history, axes[:2])
-    y_true, probabilities = run.predictions("test")
-    plot_confusion_matrix(confusion(y_true, probabilities), run.class_names, True, axes[2])
-    seconds = run.history["seconds"]
-    made_of = run.facts["made_of"]
-    settings = {key: made_of[key] for key in ("epochs", "optimizer", "loss")} | _batches(run)
-    trained, others = run.facts["parameters"]
+def _section(record, ours, found):
+    """What the page shows of one run, and of ours of the same name or None."""
+    made_of = record.made_of
+    settings = {key: made_of[key] for key in ("epochs", "optimizer", "loss")} | record.batches
+    trained, others = record.parameters
+    asked = questions(record)
+    matrix = confusion(*record.predictions("test"))
     return {
-        "name": run.name,
-        "is_of_sample": run.facts["train_images"] < SAMPLE_IMAGES,
-        "learned_votes": _batches(run)["labels"].startswith("votes"),
-        "settings": settings,
-        "network": list(made_of["network"]),
-        "train_images": run.facts["train_images"],
+        "name": record.name,
+        "checks": found,
+        "questions": asked,
+        "ours": ours and ours.name,
+        "differences": ours
+        and [_clipped(x) for x in differences(ours.made_of, made_of, DEPENDS_ON_COPY)],
+        "compared": _table(_beside(record, ours)),
+        "settings": {_clipped(key): _clipped(value) for key, value in settings.items()},
+        "network": [_clipped(line) for line in made_of["network"]],
+        "train_images": record.facts["train_images"],
         "trained": trained,
         "others": others,
-        "scores": evaluate(y_true, probabilities),
-        "minutes": seconds.sum() / 60,
-        "images_per_second": run.facts["train_images"] / seconds.median(),
-        "last": run.history.iloc[-1],
-        "figure": _png(figure),
-        "per_class": _html(
-            per_class(y_true, probabilities, run.class_names).rename_axis("test images of")
+        "scores": record.test,
+        "images_per_second": _speed(record),
+        "figure": _png(_figure(record, ours)),
+        "alt": _alternative(record, matrix),
+        "per_class": _table(
+            per_class(*record.predictions("test"), record.class_names).rename_axis("test images of")
         ),
     }
+
+
+def _speed(record):
+    """Images a second in the middle one of the epochs."""
+    return record.facts["train_images"] / max(record.history["seconds"].median(), 0.01)
+
+
+def _beside(record, ours):
+    """Yours and ours in two columns, as text: the rows have different units."""
+    columns = {"yours": _numbers(record)} | ({"ours": _numbers(ours)} if ours else {})
+    return pd.DataFrame(columns).rename_axis("of the run").map(str)
+
+
+def _numbers(record):
+    last = record.history.iloc[-1]
+    test = record.test
+
+    def share(value):
+        return "not measured" if value is None or value != value else f"{value:.1%}"
+
+    return {
+        "test accuracy": share(test["accuracy"]),
+        "95 % interval": f"{share(test['low'])} to {share(test['high'])}, n = {test['n']:,}",
+        "test macro F1": share(test["macro_f1"]),
+        "validation accuracy": f"{share(record.valid['accuracy'])}, n = {record.valid['n']:,}",
+        "training accuracy, last epoch": share(last.get("accuracy")),
+        "epochs": f"{record.epochs:,}",
+        "minutes": f"{record.seconds / 60:,.1f}",
+        "parameters": f"{sum(record.parameters):,}",
+    }
+
+
+def _figure(record, ours):
+    """Loss and accuracy over the epochs, and confusion matrices; ours in grey and to the right."""
+    columns = 4 if ours else 3
+    figure = Figure(figsize=(4.7 * columns, 4.2), layout="constrained")
+    axes = figure.subplots(1, columns)
+    plot_history(_drawable(record), axes[:2])
+    plot_confusion_matrix(confusion(*record.predictions("test")), record.class_names, True, axes[2])
+    axes[2].set_title("yours: share of each true class")
+    if ours:
+        history = _drawable(ours)
+        for axis, quantity in zip(axes, ("loss", "accuracy")):
+            axis.plot(
+                history.index,
+                history[f"val_{quantity}"],
+                "--",
+                color="grey",
+                label="validation, ours",
+            )
+            axis.set_xlim(0.5, max(len(history), record.epochs) + 0.5)
+            axis.legend()
+        plot_confusion_matrix(confusion(*ours.predictions("test")), ours.class_names, True, axes[3])
+        axes[3].set_title("ours: share of each true class")
+    return figure
+
+
+def _drawable(record):
+    """The history with the columns that are drawn, none of them beyond what axes can show."""
+    quantities = ["loss", "val_loss", "accuracy", "val_accuracy"]
+    return record.history.reindex(columns=quantities).clip(-1e9, 1e9)
+
+
+def _alternative(record, matrix):
+    """The figure in words, for those who do not see it."""
+    off = matrix * (1 - np.eye(len(matrix), dtype=int))
+    true, seen = np.unravel_index(off.argmax(), off.shape)
+    worst = (
+        f"most often {record.class_names[true]} was read as {record.class_names[seen]} "
+        f"({off.max()} times)"
+    )
+    return (
+        f"Loss and accuracy over the {record.epochs} epochs of {record.name}, and the confusion "
+        f"matrix of its {record.test['n']:,} test images: {worst if off.any() else 'all are right'}"
+    )
 
 
 def _png(figure):
     with io.BytesIO() as stream:
         figure.savefig(stream, format="png", dpi=70)
-        plt.close(figure)
         return base64.b64encode(stream.getvalue()).decode()
+
+
+def _where_runs_are(folder):
+    """A hint for who gave a folder without runs."""
+    if (folder / "run.json").is_file():
+        return f"it is a run itself, give the folder above it: --runs {folder.parent}"
+    patterns = ("*/*/run.json", "*/*/*/run.json", "../sample/runs/*/run.json")
+    others = {path.parent.parent for x in patterns for path in folder.glob(x)}
+    if others := sorted(others - {config.REFERENCE_DIR}):
+        return f"there are some in {others[0]}: give --runs {others[0]}"
+    return "notebooks 03 and 04 and python tasks.py train make some, in outputs/runs"
 
 
 def main(arguments=None):
@@ -206,6 +329,8 @@ def main(arguments=None):
     parser.add_argument("--title", default="Gender and emotion: runs", help="heading of the page")
     options = parser.parse_args(arguments)
     output = options.output or config.REPORTS_DIR / "report.html"
+    if options.runs.is_dir() and not run_folders(options.runs):
+        parser.exit(1, f"0 runs found in {options.runs}: {_where_runs_are(options.runs)}\n")
     try:
         page = build_report(options.runs, options.title)
         with replaced_when_done(output) as partial:

@@ -1,12 +1,20 @@
+import os
 import re
 import shutil
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
 from commands import report
 from commands.report import MISSING_HTML, build_report
 from utils import config
+from utils.data.prepared import EMOTIONS
 from utils.files import read_json, write_json
+from utils.training import Run
 
 REFERENCES = config.REFERENCE_DIR
 
@@ -47,7 +55,7 @@ def test_the_page_has_what_is_there_and_says_what_is_missing(runs_dir):
     page = build_report(runs_dir, "Anna & Ben")
     assert "<h1>Anna &amp; Ben</h1>" in page and "from 1 finished run." in page
     assert "SAMPLE DATA</b>: the numbers of emotion_final mean" in page
-    run = report.Run(runs_dir / "emotion_final")
+    run = Run(runs_dir / "emotion_final")
     y_true, probabilities = run.predictions("test")
     right = (probabilities.argmax(axis=1) == y_true).sum()
     assert f"Test: {right} of 15 right" in page
@@ -58,7 +66,7 @@ def test_the_page_has_what_is_there_and_says_what_is_missing(runs_dir):
     for line in (*run.facts["made_of"]["network"], *run.facts["versions"].values()):
         assert str(line) in page
     assert page.count('src="data:image/png;base64,') == 1
-    assert "http" not in page, "the page needs no other file"
+    assert not re.search("https?:|src=(?!.data:)", page), "the page needs no other file"
 
     # The report's 58.2 % of 3,500; ours, computed by hand: 2,143 of 3,589; yours of the sample.
     final = row_of(page, "finalised, trial 3")
@@ -82,6 +90,129 @@ def test_nothing_from_a_run_is_executed_by_the_browser(runs_dir):
     )
     page = build_report(runs_dir, evil)
     assert "<script" not in page and page.count("&lt;script") >= 6
+
+
+class Elements(HTMLParser):
+    """Tags of a page, and what could run or load something."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.dangers, self.alternatives, self.policy = set(), [], [], ""
+        self.anchors, self.ids = set(), []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        given = dict(attrs)
+        self.dangers += [x for x in attrs if x[0].startswith("on") or x[0] in ("style", "srcset")]
+        self.dangers += [x for x in attrs if x[0] == "href" and not x[1].startswith("#")]
+        self.dangers += [x for x in attrs if x[0] == "src" and not x[1].startswith("data:image/")]
+        self.alternatives += [given.get("alt")] if tag == "img" else []
+        self.anchors |= {unquote(given["href"][1:])} if "href" in given else set()
+        self.ids += [given["id"]] if "id" in given else []
+        if given.get("http-equiv") == "Content-Security-Policy":
+            self.policy = given["content"]
+
+
+TAGS = {
+    *("html", "head", "meta", "title", "style", "body", "nav", "h1", "h2", "h3", "p", "b", "i"),
+    *("ol", "li", "a", "div", "table", "thead", "tbody", "tr", "th", "td", "span", "img", "code"),
+    *("details", "summary"),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no such names")
+def test_names_and_texts_of_a_run_stay_text(runs_dir):
+    name = '"><img src=x onerror=alert(1)>$x_{'
+    (runs_dir / "emotion_final").rename(runs_dir / name)
+    (runs_dir / "begun").rename(runs_dir / os.fsdecode(b"\xff\x1b[31m<script>"))
+    evil = "</code><svg onload=alert(1)>{{ 7*7 }}\ud800\u202e"
+    change_facts(
+        runs_dir,
+        name,
+        made_of__optimizer={evil: [evil]},
+        made_of__loss=evil,
+        made_of__batches__split_name=evil,
+        made_of__batches__labels=f"votes{evil}",
+        made_of__callbacks=[evil],
+        made_of__data__test__sha256=evil,
+        versions={"system": evil},
+        finished=evil,
+    )
+    page = build_report(runs_dir, "x")
+    found = Elements(page)
+    assert found.tags <= TAGS and not found.dangers
+    assert found.policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+    assert page.encode("utf-8") and "{{ 7*7 }}" in page and "&lt;script&gt;: unfinished" in page
+
+
+def test_the_page_has_contents_and_words_for_its_pictures(runs_dir):
+    shutil.copytree(REFERENCES / "emotion_six_conv", runs_dir / "emotion_six_conv")
+    page = build_report(runs_dir, "x")
+    found = Elements(page)
+    assert {"part-runs", "part-each", "emotion_final", "emotion_six_conv"} <= found.anchors
+    assert found.anchors <= set(found.ids) and len(found.ids) == len(set(found.ids))
+    with np.load(REFERENCES / "emotion_six_conv" / "predictions.npz") as stored:
+        y_true, y_pred = stored["test_true"], stored["test_probabilities"].argmax(axis=1)
+    wrong = Counter((t, p) for t, p in zip(y_true.tolist(), y_pred.tolist()) if t != p)
+    (true, seen), times = wrong.most_common(1)[0]
+    expected = f"most often {EMOTIONS[true]} was read as {EMOTIONS[seen]} ({times} times)"
+    (alternative,) = [x for x in found.alternatives if "emotion_six_conv" in x]
+    assert expected in alternative and "the 15 epochs" in alternative
+    assert "@media print" in page
+
+
+def test_checks_and_questions_have_a_column_each(runs_dir):
+    shutil.copytree(REFERENCES / "emotion_six_conv", runs_dir / "emotion_six_conv")
+    for name, change in (("edited", {"parameters": [5, 0]}), ("stolen", {})):
+        shutil.copytree(runs_dir / "emotion_final", runs_dir / name)
+        change_facts(runs_dir, name, **change)
+    table = build_report(runs_dir, "x").split("2. All runs")[1]
+    assert row_of(table, "emotion_final")[-2:] == ["all hold", "none"]
+    assert row_of(table, "edited")[-2].startswith("run.json says 5 parameters, but its layers ha")
+    assert row_of(table, "emotion_six_conv")[-2] == "all hold"
+    assert "those of our emotion_six_conv, digit for digit" in row_of(table, "emotion_six_conv")[-1]
+
+
+def test_yours_is_laid_beside_the_reference_of_its_name(runs_dir):
+    (runs_dir / "emotion_final").rename(runs_dir / "emotion_six_conv_2")
+    page = build_report(runs_dir, "x").split("5. Each run")[1]
+    right = Run(runs_dir / "emotion_six_conv_2").predictions("test")
+    yours = (right[1].argmax(axis=1) == right[0]).mean()
+    # Ours by hand: 2,113 of 3,589.
+    assert row_of(page, "test accuracy") == ["test accuracy", f"{yours:.1%}", "58.9%"]
+    assert row_of(page, "epochs") == ["epochs", "2", "15"]
+    assert "Ours is the reference run emotion_six_conv." in page
+    assert "epochs 15, now 2" in page and "another copy of the data" in page
+    (runs_dir / "emotion_six_conv_2").rename(runs_dir / "mine")
+    page = build_report(runs_dir, "x").split("5. Each run")[1]
+    assert "There is no reference run of this name." in page
+    assert len(row_of(page, "test accuracy")) == 2
+
+
+def test_a_history_of_other_metrics_or_beyond_the_axes_has_a_page(runs_dir):
+    path = runs_dir / "emotion_final" / "history.csv"
+    path.write_text("epoch,loss,seconds\n0,1e300,0.1\n1,inf,0.2\n")
+    page = build_report(runs_dir, "x")
+    assert page.count('src="data:image/png;base64,') == 1
+    cells = row_of(page.split("5. Each run")[1], "training accuracy, last epoch")
+    assert cells[1] == "not measured"
+
+
+def test_whatever_random_damage_leaves_there_is_a_page(runs_dir):
+    random, number = np.random.default_rng(1), 0
+    shutil.copytree(runs_dir / "emotion_final", runs_dir.parent / "whole")
+    for name in ("run.json", "history.csv", "predictions.npz"):
+        content = (runs_dir.parent / "whole" / name).read_bytes()
+        for _ in range(6):
+            folder = runs_dir / f"damaged_{number}"
+            shutil.copytree(runs_dir.parent / "whole", folder)
+            damaged, number = bytearray(content), number + 1
+            damaged[random.integers(len(damaged))] = random.integers(256)
+            (folder / name).write_bytes(damaged)
+    page = build_report(runs_dir, "x")
+    for each in range(number):
+        assert f'id="damaged_{each}"' in page or f"damaged_{each}: " in page
 
 
 def test_runs_of_one_s_own_stand_side_by_side(runs_dir):
@@ -163,6 +294,18 @@ def test_the_command_writes_the_page_and_refuses_a_wrong_folder(runs_dir, tmp_pa
         report.main(["--runs", str(tmp_path / "none"), "--output", str(output)])
     assert stop.value.code == 1
     assert "is no folder" in capsys.readouterr().err
+    for folder, hint in (
+        (runs_dir.parent, f"there are some in {runs_dir}: give --runs {runs_dir}"),
+        (runs_dir.parent.parent, f"give --runs {runs_dir}"),
+        (runs_dir / "begun", f"it is a run itself, give the folder above it: --runs {runs_dir}"),
+        (tmp_path / "pages", "notebooks 03 and 04 and python tasks.py train make some"),
+    ):
+        page = tmp_path / "none.html"
+        with pytest.raises(SystemExit) as stop:
+            report.main(["--runs", str(folder), "--output", str(page)])
+        error = capsys.readouterr().err
+        assert stop.value.code == 1 and not page.exists()
+        assert error.startswith(f"0 runs found in {folder}: ") and hint in error
     with pytest.raises(SystemExit):
         report.main(["--runs", str(runs_dir), "--output", str(tmp_path)])
     assert "is a folder that is there already" in capsys.readouterr().err

@@ -38,10 +38,7 @@ from utils.networks.storage import (
     load_architecture_and_weights,
     save_architecture_and_weights,
 )
-from utils.networks.structure import describe, differences
-
-# Of our runs, what another copy of the data or another machine makes differ.
-DEPENDS_ON_COPY = ("data", "decay_steps", "precision", "frozen_weights")
+from utils.networks.structure import DEPENDS_ON_COPY, describe, differences
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,8 @@ def _inputs(content):
     return []
 
 
+# Of a training, what another copy of the data or another machine makes differ.
+DEPENDS_ON_COPY = ("data", "decay_steps", "precision", "frozen_weights")
 NO_SETTINGS = (
     *("name", "dtype", "build_config", "registered_name", "module", "data_format"),
     *("input_layers", "output_layers"),  # of a network within the network: names as well
