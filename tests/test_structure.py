@@ -77,6 +77,30 @@ def test_callbacks_and_weights_of_classes_are_compared():
     assert found == "class_weight 1 2.0, now 3.0"
 
 
+def test_functions_of_one_s_own_are_told_apart_by_what_they_compute():
+    def loss_with(factor):
+        def loss(y_true, y_pred):
+            return factor * keras.losses.mean_squared_error(y_true, y_pred)
+
+        return describe(build(loss=loss))
+
+    def another(y_true, y_pred):
+        return keras.losses.mean_absolute_error(y_true, y_pred)
+
+    assert loss_with(1) == loss_with(1)
+    for other in (loss_with(2), describe(build(loss=another))):
+        (found,) = differences(loss_with(1), other)
+        assert found.startswith("loss loss ")
+    functions = (keras.losses.mean_squared_error, keras.losses.categorical_crossentropy)
+    assert differences(*(describe(build(loss=function)) for function in functions))
+
+    def schedule(rate):
+        return describe(build(), None, [keras.callbacks.LearningRateScheduler(lambda _: rate)])
+
+    assert schedule(0.1) == schedule(0.1)
+    assert differences(schedule(0.1), schedule(0.2))
+
+
 def test_the_way_through_the_layers_is_compared():
     def wired(shortcut_from):
         inputs = keras.Input((6, 6, 3))

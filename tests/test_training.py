@@ -463,10 +463,19 @@ def without_input():
     return model
 
 
+def with_lambda():
+    images = keras.layers.Lambda(lambda x: x / 255)
+    model = keras.Sequential([keras.Input(TINY.shape), images, keras.layers.Flatten()])
+    model.add(keras.layers.Dense(7, "softmax"))
+    model.compile("adam", "categorical_crossentropy")
+    return model
+
+
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
         (own_class, "Own is a class of its own"),
+        (with_lambda, "cannot be loaded from a file"),
         (uncompiled, "is not compiled: .* call model.compile"),
         (without_input, r"no input shape .* begin it with keras.Input"),
     ],

@@ -1,7 +1,4 @@
-"""Numbers: accuracy with its interval, by class and by group, how sure and how robust.
-
-python -m utils.evaluation --help scores the shipped networks on your own copy of the data.
-"""
+"""Numbers: accuracy with its interval, by class and by group, calibration; without Keras."""
 
 import numpy as np
 import pandas as pd

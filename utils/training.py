@@ -35,6 +35,7 @@ from utils.networks.contract import OWN_ARCHITECTURE, ModelContract
 from utils.networks.precision import as_float32
 from utils.networks.storage import (
     WEIGHTS_NAME,
+    check_that_it_loads,
     load_architecture_and_weights,
     save_architecture_and_weights,
 )
@@ -214,6 +215,7 @@ def train(
         return ours
     keep = keep or model
     if run is None or not run.is_finished:
+        check_that_it_loads(as_float32(keep))
         with _claimed(runs_dir, name, made_of) as run:
             if not run.is_finished:  # by another process, while this one got ready
                 _fit(model, run, train_batches, valid_batches, epochs, class_weight, callbacks)
@@ -347,10 +349,10 @@ def _begin(run, made_of):
 def _fit(model, run, train_batches, valid_batches, epochs, class_weight, callbacks):
     """Train from the last checkpoint, or from the beginning, to the last epoch."""
     done = _resume(model, run)
-    going_on = f", going on after epoch {done}" if done else ""
-    print(
-        f"{run.name}: {len(train_batches.y_true):,} images, epochs {done + 1} to {epochs}{going_on}"
-    )
+    if done < epochs:
+        going_on = f", going on after epoch {done}" if done else ""
+        images = len(train_batches.y_true)
+        print(f"{run.name}: {images:,} images, epochs {done + 1} to {epochs}{going_on}")
     if 0 < done < epochs:
         resumed_after = [*run.facts.get("resumed_after", []), done]
         write_json(run.folder / "run.json", run.facts | {"resumed_after": resumed_after})

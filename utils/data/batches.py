@@ -80,6 +80,11 @@ class RandomNoise(keras.layers.Layer):
         return tf.clip_by_value(images + tf.nn.relu(deviation) * noise, 0, 255)
 
 
+def _check_augmentation(name):
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"augmentation is {name!r}, expected one of {AUGMENTATIONS}")
+
+
 def build_augmentation(name, seed):
     """Random changes of training images.
 
@@ -103,8 +108,7 @@ def build_augmentation(name, seed):
     ValueError
         If the name is unknown.
     """
-    if name not in AUGMENTATIONS:
-        raise ValueError(f"augmentation is {name!r}, expected one of {AUGMENTATIONS}")
+    _check_augmentation(name)
     layers = []
     if name != "none":
         layers += [keras.layers.RandomFlip("horizontal", seed=seed)]
@@ -326,6 +330,7 @@ def load_batches(
     ValueError
         If the split, a class or the augmentation is unknown.
     """
+    _check_augmentation(augmentation)
     prepared = load_prepared(dataset, split_name)
     class_names = tuple(class_names or CLASSES[dataset])
 

@@ -15,14 +15,33 @@ WEIGHTS_NAME = "model.weights.h5"
 
 def save_architecture_and_weights(model, folder):
     """Save the report's pair of files: ``architecture.json`` and ``model.weights.h5``."""
-    folder = Path(folder)
-    # Not compiled: no optimizer's variables, which are twice as many, and no loss of one's own,
-    # without which nothing could be loaded. The layers are shared.
-    model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    folder, model = Path(folder), _uncompiled(model)
     with replaced_when_done(folder / "architecture.json") as partial:
         partial.write_text(model.to_json(indent=1), encoding="utf-8")
     with replaced_when_done(folder / WEIGHTS_NAME) as partial:
         model.save_weights(partial)
+
+
+def _uncompiled(model):
+    """The same layers without optimizer, whose variables are twice as many, and without loss."""
+    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+
+
+def check_that_it_loads(model):
+    """Refuse a network whose architecture could not be read again from a file.
+
+    Raises
+    ------
+    ValueError
+        With what Keras says.
+    """
+    try:
+        keras.models.model_from_json(_uncompiled(model).to_json())
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ValueError(
+            "this network cannot be loaded from a file, probably for a layer or function of one's "
+            f"own: use Keras' own layers ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def load_architecture_and_weights(folder):

@@ -4,6 +4,8 @@ import hashlib
 import inspect
 import re
 
+PLAIN = (bool, int, float, str)
+
 
 def describe(model, class_weight=None, callbacks=()):
     """All of a compiled model that decides what it learns, as JSON has it.
@@ -32,10 +34,10 @@ def describe(model, class_weight=None, callbacks=()):
     checksum = hashlib.sha256(b"".join(weights.tobytes() for weights in frozen)).hexdigest()
     return {
         "network": _lines(model),
-        "precision": model.dtype_policy.name,
+        "precision": " and ".join(sorted({x.dtype_policy.name for x in model.layers if x.weights})),
         "frozen_weights": checksum if frozen else None,
         "optimizer": _plain(compiled["optimizer"]),
-        "loss": _plain(compiled["loss"]),
+        "loss": _function(model.loss) or _plain(compiled["loss"]),
         "class_weight": class_weight and {str(k): float(v) for k, v in class_weight.items()},
         "callbacks": [f"{type(x).__name__}({_arguments(x)})" for x in callbacks],
         "steps_before": int(model.optimizer.iterations),
@@ -46,8 +48,25 @@ def _arguments(callback):
     """What a callback was made with; the rest of it is what it counts."""
     names = inspect.signature(type(callback).__init__).parameters
     known = {name: value for name, value in vars(callback).items() if name in names}
-    plain = (bool, int, float, str)
-    return ", ".join(f"{name}={x}" for name, x in known.items() if isinstance(x, plain))
+    settings = {name: _function(x) or x for name, x in known.items()}
+    return ", ".join(f"{name}={x}" for name, x in settings.items() if isinstance(x, PLAIN))
+
+
+def _function(function):
+    """What tells a function of one's own from others: its name and a checksum of its code."""
+    if not inspect.isfunction(function):
+        return None
+    # Also the numbers that it takes from around it.
+    around = [x.cell_contents for x in function.__closure__ or ()]
+    values = [x for x in (*around, *(function.__defaults__ or ())) if isinstance(x, PLAIN)]
+    content = repr((_code(function.__code__), values))
+    return f"{function.__name__} {hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+def _code(code):
+    """Of compiled code, all but where it stood."""
+    constants = [_code(x) if inspect.iscode(x) else x for x in code.co_consts]
+    return code.co_code, code.co_names, constants
 
 
 def _lines(model):
@@ -104,6 +123,8 @@ NO_SETTINGS = (
 def _plain(content):
     """A Keras configuration without names, types and what is not set."""
     if isinstance(content, dict):
+        if content.get("class_name") == "function":
+            return content["config"]  # its name
         if "class_name" in content and "config" in content:
             settings = _plain(content["config"])
             if not isinstance(settings, dict) or not settings:  # "GlorotUniform": "glorot_uniform"

@@ -78,11 +78,11 @@ def split_columns(array, num_classes, names):
 
 def build_loss(num_classes, names, label_smoothing):
     """The loss of the class, and `WEIGHT` times that of each further output."""
-    cross_entropy = keras.losses.CategoricalCrossentropy(
-        label_smoothing=label_smoothing, reduction=None
-    )
 
     def loss(y_true, y_pred):
+        cross_entropy = keras.losses.CategoricalCrossentropy(
+            label_smoothing=label_smoothing, reduction=None
+        )
         truths, answers = (split_columns(x, num_classes, names) for x in (y_true, y_pred))
         terms = [cross_entropy(truth, answer) for truth, answer in zip(truths, answers)]
         return terms[0] + WEIGHT * sum(terms[1:])
