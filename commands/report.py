@@ -37,6 +37,8 @@ from utils.files import replaced_when_done
 from utils.networks.structure import DEPENDS_ON_COPY, differences
 from utils.plots import plot_confusion_matrix, plot_history
 
+# Another copy of the data is said here, unlike the rest of what depends on it.
+OF_THE_MACHINE = tuple(name for name in DEPENDS_ON_COPY if name != "data")
 TEMPLATE = Path(__file__).with_name("report.html")
 MISSING_HTML = Markup('<span class="missing">missing</span>')
 SHARES = {
@@ -206,7 +208,7 @@ def _section(record, ours, found):
         "questions": asked,
         "ours": ours and ours.name,
         "differences": ours
-        and [_clipped(x) for x in differences(ours.made_of, made_of, DEPENDS_ON_COPY)],
+        and [_clipped(x) for x in differences(ours.made_of, made_of, OF_THE_MACHINE)],
         "compared": _table(_beside(record, ours)),
         "settings": {_clipped(key): _clipped(value) for key, value in settings.items()},
         "network": [_clipped(line) for line in made_of["network"]],

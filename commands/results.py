@@ -4,6 +4,7 @@ python tasks.py results
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import jinja2
@@ -19,7 +20,8 @@ from utils.files import replaced_when_done
 from utils.training import load_runs, reference
 
 TEMPLATE = Path(__file__).with_name("results.md")
-NUM_SPREADS = 3  # a change within so many standard deviations of the seeds shows nothing
+LEAST_POINTS = 1  # a smaller change, of one run each, shows nothing
+NUM_SPREADS = 3  # nor one within so many standard deviations of a difference of two runs
 
 
 def build_page():
@@ -116,8 +118,9 @@ def _run(key="run"):
 
 
 def _verdict(row):
-    """Worse, better or neither, in terms of the spread of seeds; a point where it is not known."""
-    limit = NUM_SPREADS * row["spread"] if row["spread"] > 0 else 1
+    """Worse, better or neither."""
+    spread = row["spread"] if row["spread"] > 0 else 0
+    limit = max(LEAST_POINTS, NUM_SPREADS * math.sqrt(2) * spread)
     verdict = "no difference shown"
     if abs(row["points"]) > limit:
         verdict = "better" if row["points"] > 0 else "worse"

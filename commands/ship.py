@@ -8,10 +8,9 @@ import math
 import sys
 from dataclasses import replace
 
-from utils import config
 from utils.data.ferplus import load_votes
 from utils.evaluation import choose_threshold, fit_temperature, sharpen
-from utils.networks.contract import SHIPPED_NAME
+from utils.networks.contract import SHIPPED_NAME, networks
 from utils.networks.storage import calibrate, save_network
 from utils.training import load_run
 
@@ -39,15 +38,10 @@ def ship(run, accuracy):
     Raises
     ------
     ValueError
-        If the run has the name of one of our networks, or no threshold will do.
+        If no threshold will do, or the network does not end in a dense layer and a softmax.
     FileNotFoundError
         If the weights are not on this machine.
     """
-    if (config.PRETRAINED_DIR / f"{run.name}.json").is_file():
-        raise ValueError(
-            f"{run.name} is one of our networks, which the loop would load instead of yours: train "
-            "it under another name (python tasks.py train has --as) or rename its folder"
-        )
     model = run.load_model()
     y_true, probabilities = run.predictions("valid")
     if run.facts["made_of"]["batches"]["labels"].startswith("votes"):
@@ -79,14 +73,16 @@ def main(arguments=None):
     )
     options = parser.parse_args(arguments)
     try:
-        contract, share = ship(load_run(options.name), options.accuracy)
+        run = load_run(options.name)
+        contract, share = ship(run, options.accuracy)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    name = next(name for name, path in networks().items() if path.parent == run.folder)
     print(
         f"{options.name}: temperature {contract.temperature:.2f}, unsure below "
         f"{contract.unsure_below:.2f}, which leaves {share:.1%} of the validation images; "
-        f"python tasks.py run --emotion {options.name} (or --gender) loads it"
+        f"python tasks.py run --emotion {name} (or --gender) loads it"
     )
     return 0
 

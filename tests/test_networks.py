@@ -120,13 +120,14 @@ def test_a_shipped_run_is_found_by_its_name_and_built_as_its_own_cell_says(works
     assert read.class_names == contract.class_names
     np.testing.assert_allclose(outputs(loaded), outputs(own), atol=2e-3)
     assert find_network("mine")[0] == folder / SHIPPED_NAME == networks()["mine"]
-    # A run alone is not shipped, and a network of ours goes first.
+    # A run alone is not shipped; one with the name of ours has another name.
     save_architecture_and_weights(own, config.RUNS_DIR / "another")
     shutil.copytree(folder, config.RUNS_DIR / "gender_small")
     ours = BUILDERS["compact"](RGB, 2, widths=[8, 16])
     save_network(ours, CONTRACT, config.PRETRAINED_DIR / "gender_small.npz")
-    assert set(networks()) == {"mine", "gender_small"}
+    assert set(networks()) == {"mine", "gender_small", "my_gender_small"}
     assert find_network("gender_small")[0].parent == config.PRETRAINED_DIR
+    assert find_network("my_gender_small")[0].parent == config.RUNS_DIR / "gender_small"
 
 
 def test_changed_or_missing_weights_are_refused(model, workspace):

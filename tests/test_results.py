@@ -122,7 +122,8 @@ def test_change_is_that_of_the_mean_of_seeds(page):
 
 def test_verdict_needs_more_than_the_spread_of_seeds():
     row = {"idea": "x", "run": "a", "base": "b", "clean": np.nan, "remark": ""}
-    cases = {(-0.04, 0.3): "no", (0.91, 0.3): "better", (-0.9, np.nan): "no", (-1.1, np.nan): "w"}
+    cases = {(-0.04, 0.3): "no", (0.9, 0.1): "no", (1.2, 0.3): "no", (1.3, 0.3): "better"}
+    cases |= {(-0.9, np.nan): "no", (-1.1, np.nan): "worse"}
     for (points, spread), verdict in cases.items():
         table = pd.DataFrame([row | {"points": points, "spread": spread}])
         *_, change, clean, _, said = (

@@ -70,10 +70,6 @@ def test_what_cannot_be_shipped_is_said_in_a_line(small_run, capsys):
 
     assert "no finished run 'none' in" in refused("none")
     assert "accuracy of 1.01 on these 14 images" in refused("small", "1.01")
-    config.PRETRAINED_DIR.mkdir()
-    (config.PRETRAINED_DIR / "small.json").touch()
-    assert "small is one of our networks" in refused("small")
-    (config.PRETRAINED_DIR / "small.json").unlink()
     (small_run.folder / "model.weights.h5").unlink()
     assert "has no weights" in refused("small")
     assert not (small_run.folder / "network.npz").exists()

@@ -165,7 +165,7 @@ def test_differences_of_data_are_one_and_some_do_not_count():
     one = {"epochs": 15, "data": {"train": {"images": 36, "sha256": "a"}, "test": {"sha256": "b"}}}
     other = {"epochs": 1, "data": {"train": {"images": 35, "sha256": "c"}, "test": {"sha256": "d"}}}
     assert differences(one, other) == [
-        "epochs 15, now 1", "another copy of the data or of its splits"
+        "epochs 15, now 1", "another copy of the data, of its splits or labels"
     ]  # fmt: skip
     assert differences(one, other, besides=("data",)) == ["epochs 15, now 1"]
     assert differences(one, other, besides=("sha256", "epochs", "images")) == []

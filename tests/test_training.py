@@ -191,7 +191,7 @@ def test_ours_is_shown_until_yours_is_there(our_reference, prepared_workspace, c
     before = content_of(our_reference.folder)
     shown = train_small("small", show_reference=True)
     assert shown == our_reference == reference("small") and shown.is_reference
-    assert "small: no run of yours yet, OURS IS SHOWN (2 epochs" in capsys.readouterr().out
+    assert "small: no finished run of yours, OURS IS SHOWN (2 epochs" in capsys.readouterr().out
     assert not config.RUNS_DIR.exists()
     assert tabulate([shown]).loc["small", "whose"] == "ours"
     with pytest.raises(FileNotFoundError, match="tasks.py train small"):

@@ -134,6 +134,12 @@ class Run:
             key = f"{split}_averaged" if averaged else f"{split}_probabilities"
             return stored[f"{split}_true"], stored[key].astype(np.float32)
 
+    @property
+    def has_averaged(self):
+        """Whether several views of each image were scored too."""
+        with np.load(self.folder / "predictions.npz") as stored:
+            return "valid_averaged" in stored
+
     def load_model(self):
         """The trained network, float32, from the report's pair of files.
 
@@ -187,7 +193,8 @@ def train(
     keep : keras.Model, optional
         A part of `model` that is to be scored and kept, for outputs that only training needs.
     show_reference : bool
-        Where there is no run of yours yet and one of ours was the same training, return ours.
+        Where yours is not finished and one of ours was the same training, return ours; `model`
+        stays as it is.
 
     Returns
     -------
@@ -207,15 +214,18 @@ def train(
         "epochs": epochs,
         "batches": train_batches.made_of,
         "data": fingerprint(train_batches.prepared),
+        "given": train_batches.given,
         **describe(model, class_weight, callbacks),
     }
     runs_dir = config.runs_dir(train_batches.prepared.dataset)
     run = _find_same(runs_dir, name, made_of)
-    if run is None and show_reference and (ours := _same_reference(name, made_of)):
+    is_there = run is not None and run.is_finished
+    if not is_there and show_reference and (ours := _same_reference(name, made_of)):
         return ours
     keep = keep or model
-    if run is None or not run.is_finished:
+    if not is_there:
         check_that_it_loads(as_float32(keep))
+        _check_outputs(keep, valid_batches)
         with _claimed(runs_dir, name, made_of) as run:
             if not run.is_finished:  # by another process, while this one got ready
                 _fit(model, run, train_batches, valid_batches, epochs, class_weight, callbacks)
@@ -223,6 +233,8 @@ def train(
                 return run
     print(f"{run.name}: finished before, loaded from {run.folder}")
     keep.set_weights(run.load_model().get_weights())
+    if average_views and not run.has_averaged:
+        _score_and_keep(keep, run, valid_batches, average_views)
     return run
 
 
@@ -249,6 +261,18 @@ def _check(model, name, train_batches, valid_batches, epochs):
             )
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}, expected at least 1")
+
+
+def _check_outputs(model, batches):
+    """Refuse what would be found out after the training only: outputs that are no probabilities."""
+    images, labels = next(iter(batches.dataset()))
+    answers = keras.ops.convert_to_numpy(model(images, training=False)).astype(np.float32)
+    expected = (len(images), len(batches.class_names))
+    if answers.shape != expected or answers.min() < 0 or abs(answers.sum(axis=1) - 1).max() > 0.02:
+        raise ValueError(
+            f"the network answers {len(images)} images by an array {answers.shape}, expected "
+            f"{expected} with rows that sum to 1: end it with a softmax over the classes"
+        )
 
 
 # Of each model that was given to `train`, and of its optimizer: their variables, and the values
@@ -281,8 +305,8 @@ def _same_reference(name, made_of):
         print(f"{name}: not what our reference was trained with: {'; '.join(differing)}")
         return None
     print(
-        f"{name}: no run of yours yet, OURS IS SHOWN ({ours.epochs} epochs, "
-        f"{ours.seconds / 60:.0f} minutes on two cores). SHOW_REFERENCE = False trains."
+        f"{name}: no finished run of yours, OURS IS SHOWN ({ours.epochs} epochs, "
+        f"{ours.seconds / 60:.0f} minutes on two cores). SHOW_REFERENCE = False trains yours."
     )
     return ours
 
@@ -296,10 +320,17 @@ def _folders(runs_dir, name):
 
 def _find_same(runs_dir, name, made_of):
     """Your run of that name that is made of the same, finished or not; None if there is none."""
-    for folder in itertools.takewhile(Path.is_dir, _folders(runs_dir, name)):
-        if Run(folder).is_begun and not _difference(Run(folder), made_of):
-            return Run(folder)
+    for path in sorted(runs_dir.glob(f"{name}*/run.json"), key=lambda x: (len(x.parent.name), x)):
+        run = Run(path.parent)
+        if re.fullmatch(re.escape(name) + r"(_\d+)?", run.name) and not _difference(run, made_of):
+            return run
     return None
+
+
+def _is_taken(run, made_of):
+    """Whether a folder holds anything that another training left."""
+    left = {x.name for x in run.folder.glob("*") if not x.name.startswith("partial-")}
+    return left - {"run.json", "lock"} and (not run.is_begun or _difference(run, made_of))
 
 
 def _difference(run, made_of):
@@ -315,16 +346,16 @@ def _claimed(runs_dir, name, made_of):
         run = Run(folder)
         other = _difference(run, made_of)
         first = first or other
-        if other and run.epochs:
+        if _is_taken(run, made_of):
             continue
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with filelock.FileLock(folder / "lock", blocking=False):
-                other = _difference(run, made_of)
-                if other and run.epochs:  # another process was faster
+                if _is_taken(run, made_of):  # another process was faster
                     continue
+                other = _difference(run, made_of)
                 if folder.name != name:
-                    print(f"{run.name}: {name} is another run: {'; '.join(first)}")
+                    print(f"{run.name}: {name} is another run: {'; '.join(first or ['damaged'])}")
                 if other or not run.is_begun:
                     _begin(run, made_of)
                 yield run
@@ -349,6 +380,7 @@ def _begin(run, made_of):
 def _fit(model, run, train_batches, valid_batches, epochs, class_weight, callbacks):
     """Train from the last checkpoint, or from the beginning, to the last epoch."""
     done = _resume(model, run)
+    epochs = min(epochs, run.facts.get("stopped_after", epochs))
     if done < epochs:
         going_on = f", going on after epoch {done}" if done else ""
         images = len(train_batches.y_true)
@@ -395,7 +427,7 @@ class _Record(keras.callbacks.Callback):
 
     def __init__(self, run, done):
         super().__init__()
-        self.folder = run.folder
+        self.run, self.folder = run, run.folder
         self.rows = run.history.head(done).reset_index().to_dict("records") if done else []
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -412,6 +444,8 @@ class _Record(keras.callbacks.Callback):
                 f"the loss of epoch {epoch + 1} is {logs['loss']}: the training has diverged, try "
                 "a lower learning rate"
             )
+        if self.model.stop_training:  # by another callback; else a run that goes on would not know
+            write_json(self.run.folder / "run.json", self.run.facts | {"stopped_after": epoch + 1})
         seconds = round(time.perf_counter() - self._start, 2)
         self.rows.append({"epoch": epoch + 1, **logs, "seconds": seconds})
         table = pd.DataFrame(self.rows)
@@ -445,7 +479,7 @@ def _score_and_keep(model, run, valid_batches, average_views):
     save_architecture_and_weights(model, run.folder)
     facts = {
         "finished": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
-        "train_images": int(run.facts["made_of"]["data"]["train"]["images"]),
+        "train_images": run.facts["made_of"]["given"]["images"],
         "parameters": list(count_parameters(model)),
         "weights_sha256": sha256_of(run.folder / WEIGHTS_NAME),
         "versions": _versions(),

@@ -106,10 +106,13 @@ def find_network(name):
 
 
 def networks():
-    """Networks that can be loaded: dict of name to the path of the weights, ours before yours."""
-    yours = {
-        path.parent.name: path
-        for folder in sorted({config.runs_dir(dataset) for dataset in config.RAW_NAMES})
-        for path in sorted(folder.glob(f"*/{SHIPPED_NAME}"))
-    }
-    return yours | {path.stem: path for path in sorted(config.PRETRAINED_DIR.glob("*.npz"))}
+    """Networks that can be loaded, by name: dict of str to the path of the weights.
+
+    Ours are in ``outputs/pretrained/``; a run of yours that has the name of one of them is found
+    as ``my_<name>``.
+    """
+    ours = {path.stem: path for path in sorted(config.PRETRAINED_DIR.glob("*.npz"))}
+    folders = sorted({config.runs_dir(dataset) for dataset in config.RAW_NAMES})
+    yours = [path for x in folders for path in sorted(x.glob(f"*/{SHIPPED_NAME}"))]
+    names = [("my_" * (path.parent.name in ours)) + path.parent.name for path in yours]
+    return dict(zip(names, yours)) | ours

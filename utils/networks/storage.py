@@ -66,8 +66,20 @@ def calibrate(model, temperature):
         With a dense layer before the softmax; it is changed.
     temperature : float
         See `utils.evaluation.fit_temperature`.
+
+    Raises
+    ------
+    ValueError
+        If a softmax does not directly follow one dense layer at the end.
     """
+    *_, end = model.layers
     last = [layer for layer in model.layers if layer.weights][-1]
+    alone = end is last or end.input is last.output
+    if not (isinstance(last, keras.layers.Dense) and alone):
+        raise ValueError(
+            f"{model.name} ends in {type(last).__name__} and {type(end).__name__}, expected a "
+            "dense layer and a softmax: its logits cannot be divided in its weights"
+        )
     last.set_weights([weights / temperature for weights in last.get_weights()])
 
 

@@ -40,7 +40,7 @@ def describe(model, class_weight=None, callbacks=()):
         "loss": _function(model.loss) or _plain(compiled["loss"]),
         "class_weight": class_weight and {str(k): float(v) for k, v in class_weight.items()},
         "callbacks": [f"{type(x).__name__}({_arguments(x)})" for x in callbacks],
-        "steps_before": int(model.optimizer.iterations),
+        "steps_before": int(model.optimizer.iterations.numpy()),
     }
 
 
@@ -48,6 +48,9 @@ def _arguments(callback):
     """What a callback was made with; the rest of it is what it counts."""
     names = inspect.signature(type(callback).__init__).parameters
     known = {name: value for name, value in vars(callback).items() if name in names}
+    if isinstance(known.get("min_delta"), float):
+        known["min_delta"] = abs(known["min_delta"])  # Keras changes its sign when it begins
+    known.pop("verbose", None)
     settings = {name: _function(x) or x for name, x in known.items()}
     return ", ".join(f"{name}={x}" for name, x in settings.items() if isinstance(x, PLAIN))
 
@@ -113,7 +116,7 @@ def _inputs(content):
 
 
 # Of a training, what another copy of the data or another machine makes differ.
-DEPENDS_ON_COPY = ("data", "decay_steps", "precision", "frozen_weights")
+DEPENDS_ON_COPY = ("data", "given", "decay_steps", "precision", "frozen_weights")
 NO_SETTINGS = (
     *("name", "dtype", "build_config", "registered_name", "module", "data_format"),
     *("input_layers", "output_layers"),  # of a network within the network: names as well
@@ -164,8 +167,8 @@ def differences(one, other, besides=()):
             continue
         if key == ("network",) and before and now:
             found.append(_other_network(before, now))
-        elif key[0] == "data":
-            found.append("another copy of the data or of its splits")
+        elif key[0] in ("data", "given"):
+            found.append("another copy of the data, of its splits or labels")
         else:
             found.append(f"{' '.join(key)} {before}, now {now}")
     return list(dict.fromkeys(found))

@@ -165,17 +165,17 @@ def train_recipe(recipe, name, bfloat16=False):
             )
         steps = recipe.epochs * -(-len(train_batches.y_true) // recipe.batch_size)
         compile_model(model, recipe, steps)
-    return train(
-        model,
-        name,
-        train_batches,
-        valid_batches,
-        recipe.epochs,
-        class_weight=class_weight,
-        callbacks=callbacks,
-        average_views=recipe.average_views,
-        keep=keep,
-    )
+        return train(
+            model,
+            name,
+            train_batches,
+            valid_batches,
+            recipe.epochs,
+            class_weight=class_weight,
+            callbacks=callbacks,
+            average_views=recipe.average_views,
+            keep=keep,
+        )
 
 
 def _strategy():
