@@ -111,6 +111,7 @@ def main(arguments):
     set_up()
     command, *options = arguments
     print(f"starting {command} (TensorFlow takes a few seconds to load) ...", flush=True)
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # notebooks import Keras before they import utils
     # Paths among the options are meant from where the user is; -P: a utils.py there is not ours.
     start, cwd = ([PYTHON], ROOT) if command in ("test", "lab") else ([PYTHON, "-P"], None)
     process = subprocess.Popen([*start, *COMMANDS[command], *options], cwd=cwd)

@@ -6,6 +6,7 @@ python tasks.py evaluate --run outputs/runs/emotion_final
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -119,11 +120,17 @@ def main(arguments=None):
         "copy of the data; or, with --run, the weights of a run on the data that are prepared "
         "here. Intervals are 95 % Wilson intervals.",
     )
-    parser.add_argument("--fer", type=Path, help="FER-2013: fer2013.csv, packed or not, or folder")
-    parser.add_argument("--utk", type=Path, help="UTKFace: folder of images, or .tar.gz")
-    parser.add_argument("--votes", type=Path, help="fer2013new.csv of FERPlus, with --fer a csv")
+    for name, text in (
+        ("--fer", "FER-2013: fer2013.csv, packed or not, or folder"),
+        ("--utk", "UTKFace: folder of images, or .tar.gz"),
+        ("--votes", "fer2013new.csv of FERPlus, with --fer a csv"),
+    ):
+        # The shell leaves the ~ of --fer=~/fer2013.csv as it is.
+        parser.add_argument(name, type=lambda path: Path(os.path.expanduser(path)), help=text)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--run", help="folder or name of a run, whose own weights are scored")
+    parser.add_argument(
+        "--run", type=os.path.expanduser, help="folder or name of a run, whose weights are scored"
+    )
     options = parser.parse_args(arguments)
     given = {"fer2013": options.fer, "utkface": options.utk}
     if options.run and (any(given.values()) or options.votes or options.json):

@@ -4,6 +4,8 @@ python tasks.py run --help
 """
 
 import argparse
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -26,8 +28,6 @@ from utils.realtime.sources import open_source
 def main(arguments=None):
     """Run the loop from the command line."""
     options = _parse(arguments)
-    options.output = Path(options.output or _default_video_path(options.source))
-    options.csv = Path(options.csv or options.output.with_suffix(".csv"))
     window = not options.no_display and can_open_window()
     if not window and not options.no_display:
         print("no display here: the frames go to the video only")
@@ -36,6 +36,9 @@ def main(arguments=None):
     except (ValueError, OSError, ImportError, cv2.error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before the loop, which ends well by itself
+        print("interrupted", file=sys.stderr)
+        return 130
     finally:
         if window:
             cv2.destroyAllWindows()
@@ -62,8 +65,8 @@ def _parse(arguments):
     parser.add_argument(
         "--source",
         default=str(config.SAMPLE_CLIP),
-        help="number of a camera (0), a video, a picture or a folder of pictures; "
-        "default: the sample clip",
+        help="number of a camera (0), an address (rtsp://), a video, a picture or a folder of "
+        "pictures; default: the sample clip",
     )
     for what, default in (("emotion", DEFAULT_EMOTION_MODEL), ("gender", DEFAULT_GENDER_MODEL)):
         parser.add_argument(
@@ -87,8 +90,12 @@ def _parse(arguments):
         help="what computes the networks: litert is lighter (pip install ai-edge-litert); "
         "default: keras",
     )
-    parser.add_argument("--output", help="annotated video, .mp4; default: in outputs/realtime")
-    parser.add_argument("--csv", help="table of all faces; default: beside the video")
+    for name, text in (
+        ("--output", "annotated video, .mp4; default: in outputs/realtime"),
+        ("--csv", "table of all faces; default: beside the video"),
+    ):
+        # The shell leaves the ~ of --output=~/x.mp4 as it is.
+        parser.add_argument(name, type=lambda path: Path(os.path.expanduser(path)), help=text)
     parser.add_argument("--no-display", action="store_true", help="open no window")
     parser.add_argument("--max-frames", type=int, help="stop after so many frames")
     parser.add_argument("--mirror", action="store_true", help="swap left and right")
@@ -101,15 +108,15 @@ def _parse(arguments):
 
 
 def _default_video_path(source):
-    if source.isdigit():
-        # A second recording must not replace the first.
-        return config.REALTIME_DIR / f"camera_{source}_{time.strftime('%Y%m%d-%H%M%S')}.mp4"
-    name = Path(source).expanduser().resolve().stem or "pictures"  # the root of a disk has none
-    return config.REALTIME_DIR / f"{name}.mp4"
+    # A second recording must not replace the first.
+    taken = f"_{time.strftime('%Y%m%d-%H%M%S')}" if source.live else ""
+    return config.REALTIME_DIR / f"{source.name}{taken}.mp4"
 
 
 def _label(options, window):
     with open_source(options.source) as source:
+        options.output = options.output or _default_video_path(source)
+        options.csv = options.csv or options.output.with_suffix(".csv")
         print("loading the networks ...")
         classifier = FaceClassifier(options.emotion, options.gender, options.runtime)
         detector = open_detector(options.detector)
@@ -132,5 +139,14 @@ def _label(options, window):
     return summary
 
 
+def end_like_ctrl_c():
+    """Have whoever stops the process or closes the terminal leave whole files, too."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP, and nohup ignores it
+        if number and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+
+
 if __name__ == "__main__":
+    end_like_ctrl_c()
     sys.exit(main())

@@ -1,3 +1,5 @@
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -37,9 +39,19 @@ def test_a_frame_that_cannot_be_labelled_is_answered_too(camera, monkeypatch):
     assert [(x["kind"], x["number"]) for x in camera.sent] == [("error", 3)]
 
 
-@pytest.mark.parametrize("content", [b"no jpeg", b""])
-def test_what_is_no_picture_is_answered_with_an_error(camera, content):
-    camera._handle_custom_msg({"kind": "frame", "number": 1}, [memoryview(content)])
+HUGE = bytearray(cv2.imencode(".png", np.zeros((2, 2), np.uint8))[1].tobytes())
+HUGE[16:24] = (20_000).to_bytes(4, "big") * 2  # width and height of the header
+HUGE[29:33] = zlib.crc32(HUGE[12:29]).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    "buffers, reason",
+    [([], "no image"), ([b"no jpeg"], "no image"), ([b""], "no image"), ([HUGE], "400,000,000")],
+)
+def test_what_is_no_picture_is_answered_with_an_error(camera, buffers, reason):
+    buffers = [memoryview(content) for content in buffers]
+    camera._handle_custom_msg({"kind": "frame", "number": 1}, buffers)
+    assert reason in camera.sent[0]["text"]
     assert camera.sent[0]["kind"] == "error" and camera.sent[0]["number"] == 1
     camera._handle_custom_msg({"kind": "hello"}, [])
     assert len(camera.sent) == 1

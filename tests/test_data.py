@@ -81,6 +81,37 @@ def test_lost_images_are_said_and_strange_files_ignored(prepared_workspace):
         load_split("fer2013", "test", GREY)
 
 
+def lose_the_last_line(content):
+    return b"".join(content.splitlines(keepends=True)[:-1])
+
+
+@pytest.mark.parametrize("name", ["prepared.json", "labels.csv", "left_out.csv"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: b"\xff\0\x9d" * 99,
+        lambda content: b"{}",
+        lose_the_last_line,
+    ],
+)
+def test_a_damaged_table_says_what_to_delete(prepared_workspace, name, damage):
+    folder = config.prepared_dir("utkface")
+    path = folder / name
+    path.write_bytes(damage(path.read_bytes()))
+    message = rf"utkface.*[;:] delete {folder} and run notebooks/02_prepare_utk\.ipynb again"
+    for read in (prepare_utk, lambda: load_prepared("utkface")):
+        with pytest.raises(ValueError, match=message):
+            read()
+
+
+def test_what_is_not_accounted_for_is_never_written(prepared_workspace):
+    prepared = load_prepared("fer2013")
+    with pytest.raises(ValueError, match="65 whole rows .* expected 66 together"):
+        replace(prepared, left_out=prepared.left_out[:0])
+
+
 def test_a_folder_of_the_user_is_never_taken_for_prepared_data(workspace):
     mine = workspace / "data" / "fer2013" / "train"
     mine.mkdir(parents=True)

@@ -1,9 +1,35 @@
+import time
+
+import cv2
 import numpy as np
 import pytest
+from skimage.data import astronaut
+from stand_ins import noise
 
 from utils import config
 from utils.realtime import detection
-from utils.realtime.detection import HaarDetector, _haar_like_box, fetch_yunet, open_detector
+from utils.realtime.detection import (
+    HaarDetector,
+    YuNetDetector,
+    _haar_like_box,
+    fetch_yunet,
+    open_detector,
+)
+
+PORTRAIT = cv2.cvtColor(astronaut(), cv2.COLOR_RGB2BGR)  # public domain, of 512x512 pixels
+FACE = PORTRAIT[30:180, 150:300]  # the face fills most of it
+
+
+@pytest.fixture(scope="module")
+def yunet():
+    try:
+        return YuNetDetector()
+    except ConnectionError:
+        pytest.skip("YuNet is neither here nor can it be downloaded")
+
+
+def resized(picture, width, height=None):
+    return cv2.resize(picture, (width, height or width), interpolation=cv2.INTER_AREA)
 
 
 class Response:
@@ -58,27 +84,109 @@ def test_a_login_page_instead_of_the_weights_is_not_kept(workspace, monkeypatch,
     assert not list(config.models_dir().glob("*"))
 
 
-def test_boxes_come_back_in_the_pixels_of_the_frame():
-    points = np.array([[80, 100], [120, 100], [100, 120], [90, 140], [110, 140]], float)
-    row = np.concatenate([[0, 0, 0, 0], points.ravel() / 2, [0.9]])
-    sizes = []
-    yunet = detection.YuNetDetector.__new__(detection.YuNetDetector)
-    yunet.min_size, yunet.searched_size = 40, 20  # the frame is halved
+POINTS = np.array([[80, 100], [120, 100], [100, 120], [90, 140], [110, 140]], float)
+
+
+def fake_yunet(*rows):
+    """A detector whose network gives these rows in a frame of 640x640, which is halved."""
 
     class Network:
-        rows = np.stack([row, row * 0.2])  # the second face is 21 pixels wide
+        sizes = []
 
         def setInputSize(self, size):  # noqa: N802 (OpenCV's name)
-            sizes.append(size)
+            self.sizes.append(size)
 
         def detect(self, frame):
-            return 1, self.rows
+            return 1, np.array(rows) if rows else None
 
-    yunet._network = Network()
-    assert yunet.detect(np.zeros((200, 300, 3), np.uint8)) == [_haar_like_box(points)]
-    assert sizes == [(150, 100)]
-    yunet._network.rows = None
-    assert yunet.detect(np.zeros((200, 300, 3), np.uint8)) == []
+    fake = YuNetDetector.__new__(YuNetDetector)
+    fake.min_size, fake.searched_size = 40, 20
+    fake._network = fake._of_turned = Network()
+    return fake
+
+
+def row_of(points, score=0.95):
+    return np.concatenate([[0, 0, 0, 0], np.ravel(points), [score]])
+
+
+def test_boxes_come_back_in_the_pixels_of_the_frame():
+    fake = fake_yunet(row_of(POINTS / 2), row_of(POINTS * 0.08))  # the second: 17 pixels
+    frame = np.zeros((640, 640, 3), np.uint8)
+    assert fake.detect(frame) == [_haar_like_box(POINTS)]
+    assert fake._network.sizes == [(320, 320)]
+    assert fake_yunet().detect(frame) == []
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e30, -5e3])
+def test_boxes_out_of_reason_are_dropped(value):
+    frame = np.zeros((640, 640, 3), np.uint8)
+    broken = row_of(POINTS / 2)
+    broken[4] = value
+    assert fake_yunet(broken).detect(frame) == []
+    assert fake_yunet(row_of(POINTS * 20), row_of(POINTS / 2 + 400)).detect(frame) == []
+
+
+def test_one_box_for_a_face():
+    part = (POINTS + (2, 8)) * 0.3 + 70  # a box round the mouth, which is less sure
+    fake = fake_yunet(row_of(POINTS / 2), row_of(POINTS / 2 + 3, 0.94), row_of(part / 2, 0.93))
+    assert fake.detect(np.zeros((640, 640, 3), np.uint8)) == [_haar_like_box(POINTS)]
+
+
+@pytest.mark.parametrize("width, height", [(3000, 3000), (3500, 5200)])
+def test_a_face_that_fills_a_large_picture(yunet, width, height):
+    (box,) = yunet.detect(resized(FACE, width, height))
+    assert box[2] == pytest.approx(0.75 * (width * height) ** 0.5, rel=0.2)
+    assert box[0] + box[2] / 2 == pytest.approx(width / 2, rel=0.1)
+
+
+def test_small_faces_beside_a_large_one(yunet):
+    frame = np.full((2400, 3200, 3), 90, np.uint8)
+    frame[:2400, :2400] = resized(FACE, 2400)
+    for top in (100, 900, 1700):
+        frame[top : top + 160, 2800:2960] = resized(FACE, 160)
+    *small, large = sorted(yunet.detect(frame), key=lambda box: box[2])
+    assert large[2] > 1500 and len(small) == 3
+    assert all(box[0] > 2750 and box[2] < 160 for box in small)
+
+
+def test_faces_of_the_size_of_fer_2013(yunet):
+    """Its pictures are the smallest that people have, and are faces from border to border."""
+    grey = cv2.cvtColor(cv2.cvtColor(FACE, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    for detector in (yunet, HaarDetector()):
+        (box,) = detector.detect(resized(grey, 48))
+        assert 28 < box[2] < 48
+
+
+def test_frames_of_any_size_give_the_same_boxes_each_time(yunet):
+    draw = np.random.default_rng(1)
+    sides = [(width, int(width * draw.uniform(1, 1.5))) for width in draw.integers(30, 130, 20)]
+    frames = [resized(FACE, int(width), height) for width, height in sides]
+    frames += [resized(FACE, 640, side) for side in (40, 50, 63, 64, 65)]
+    found = [yunet.detect(frame) for frame in frames]
+    assert sum(len(boxes) == 1 for boxes in found[:20]) >= 19
+    for frame, boxes in zip(frames, found):
+        yunet.detect(noise(300, 400))  # what lies in memory then is something else
+        assert yunet.detect(frame) == boxes
+        for left, top, side, _ in boxes:
+            assert side <= 2 * min(frame.shape[:2])
+            assert 0 <= left + side / 2 <= frame.shape[1]
+            assert 0 <= top + side / 2 <= frame.shape[0]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 4000), (4000, 16), (1, 20000), (45, 640), (640, 45)])
+def test_frames_without_room_for_a_face_have_none_at_once(yunet, size):
+    for detector in (yunet, HaarDetector()):
+        start = time.perf_counter()
+        assert detector.detect(np.full((*size, 3), 99, np.uint8)) == []
+        assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize("side", [256, 512, 1024])
+def test_a_turned_face_is_no_face(yunet, side):
+    frame = resized(PORTRAIT, side)
+    assert len(yunet.detect(frame)) == 1
+    for turns in (1, 2, 3):
+        assert yunet.detect(np.ascontiguousarray(np.rot90(frame, turns))) == []
 
 
 def test_unknown_detector_is_refused():

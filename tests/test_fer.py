@@ -1,6 +1,7 @@
 import csv
 import gzip
 import lzma
+import shutil
 import tarfile
 import zipfile
 
@@ -12,7 +13,7 @@ from stand_ins import damage_content, damage_header
 from utils import config
 from utils.data import fer
 from utils.data.fer import prepare_fer
-from utils.data.prepared import EMOTIONS, audit
+from utils.data.prepared import EMOTIONS, audit, load_prepared
 from utils.files import encode_image, read_image
 
 # What data/make_sample.py writes: 5 / 2 / 2 of each emotion, a blank one, a copy, a broken row.
@@ -119,13 +120,68 @@ def test_broken_rows_are_listed_with_the_reason(workspace):
     assert prepared.found == len(prepared.labels) + len(prepared.left_out)
 
 
-def test_a_file_without_usable_rows_is_an_error(workspace):
-    (workspace / "data" / "raw" / "fer2013.csv").write_text(
-        "emotion,pixels,Usage\n0,1 2,Training\n"
-    )
-    with pytest.raises(ValueError, match="no usable image in 1 rows"):
+def test_a_file_without_usable_rows_says_the_most_frequent_reason(workspace):
+    large = " ".join(["7"] * 224 * 224)
+    rows = ["0,1 2,Training", f"0,{large},Training", f'"1","{large}","PublicTest"', f"2,{large},x"]
+    rows += [f"3,{large},PrivateTest"]
+    write_csv(workspace / "data" / "raw" / "fer2013.csv", rows)
+    message = "no usable image in 5 rows or files, 3 of them for this reason: 50176 pixels instead"
+    with pytest.raises(ValueError, match=message):
         prepare_fer()
     assert not config.prepared_dir("fer2013").exists()
+
+
+def write_csv(path, rows):
+    path.write_text("\n".join(["emotion,pixels,Usage", *rows]) + "\n", encoding="utf-8")
+
+
+def rows_of_noise(labels=EMOTIONS, usages=("Training", "PublicTest", "PrivateTest")):
+    random = np.random.default_rng(0)
+    return [
+        f"{label},{' '.join(map(str, random.integers(0, 256, 48 * 48)))},{usage}"
+        for label in labels
+        for usage in usages
+    ]
+
+
+def test_a_quote_without_its_end_spoils_its_row_alone(workspace):
+    rows = rows_of_noise(range(7))
+    rows[3] = rows[3].replace(",", ',"', 1)
+    rows[8] = rows[8].replace(",P", '",P')
+    rows[9] = '"' + rows[9].replace(",", '","') + '"'  # as some programs save each field
+    rows[12] = rows[12].replace("1", "\udcff", 1)
+    path = workspace / "data" / "raw" / "fer2013.csv"
+    path.write_text("\n".join(["emotion,pixels,Usage", *rows]), errors="surrogateescape")
+    prepared = prepare_fer()
+    assert prepared.found == 21 == len(prepared.labels) + len(prepared.left_out)
+    assert prepared.left_out["item"].tolist() == [3, 8, 12]
+    assert prepared.labels.set_index("item")["label"][9] == "happy"
+
+
+@pytest.mark.parametrize(
+    "labels, usages",
+    [
+        (range(7), ("train", "val", "test")),
+        (EMOTIONS, ("Training", "PublicTest", "PrivateTest")),
+        (
+            ("Anger", "disgusted", "fearful", "happiness", "sadness", "Surprised", "neutral"),
+            ("TRAIN", "validation", "testing"),
+        ),
+    ],
+)
+def test_names_of_emotions_and_splits_are_labels_too(workspace, labels, usages):
+    write_csv(workspace / "data" / "raw" / "fer2013.csv", rows_of_noise(labels, usages))
+    prepared = prepare_fer()
+    assert prepared.labels["label"].tolist() == [name for name in EMOTIONS for _ in range(3)]
+    assert prepared.labels["split"].tolist() == ["train", "valid", "test"] * 7
+    assert prepared.notes == ()
+
+
+def test_a_class_without_images_is_said(workspace):
+    write_csv(workspace / "data" / "raw" / "fer2013.csv", rows_of_noise(("anger", "sad", "6")))
+    notes = prepare_fer().notes
+    assert len(notes) == 3
+    assert notes[1].startswith("No images of disgust, fear, happy, surprise in the valid split")
 
 
 def test_a_file_that_was_cut_off_after_a_row_is_an_error(workspace, sample_text):
@@ -138,15 +194,45 @@ def test_a_file_that_was_cut_off_after_a_row_is_an_error(workspace, sample_text)
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "content, message",
     [
-        lambda text: text.decode().encode("utf-16"),
-        lambda text: text + b'6,"' + 200_000 * b"1 ",  # a quote that is never closed
+        ("emotion,pixels,Usage\n0,1 2,Training\n".encode("utf-16"), "lacks"),
+        (b"\0" * 9999, "lacks"),
+        (b"emotion,pixels,Usage\n" + b"1 " * 3_000_000, "a line of 4,194,304 characters"),
+        (b"emotion,pixels,Usage\n" + b"\n" * 1_100, "1,001 lines"),
     ],
 )
-def test_a_csv_that_is_no_text_is_refused_in_a_sentence(workspace, sample_text, damage):
-    (workspace / "data" / "raw" / "fer2013.csv").write_bytes(damage(sample_text))
-    with pytest.raises(ValueError, match=r"fer2013\.csv cannot be read"):
+def test_a_csv_that_is_no_text_or_without_end_is_refused_in_a_sentence(
+    workspace, monkeypatch, content, message
+):
+    monkeypatch.setattr(fer, "MAX_FILES", 1000)
+    path = workspace / "data" / "raw" / "fer2013.csv.gz"
+    path.write_bytes(gzip.compress(content))
+    with pytest.raises(ValueError, match=rf"fer2013\.csv\.gz .*{message}"):
+        prepare_fer()
+
+
+def test_an_encrypted_zip_is_refused_in_a_sentence(workspace, sample_text):
+    path = workspace / "data" / "raw" / "fer2013.zip"
+    write_zip(path, sample_text)
+    content = bytearray(path.read_bytes())
+    content[6] |= 1
+    content[content.find(b"PK\1\2") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"fer2013\.zip cannot be read .*encrypted"):
+        prepare_fer()
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE]
+)
+def test_a_tar_whose_csv_is_no_file_is_refused_in_a_sentence(workspace, kind):
+    path = workspace / "data" / "raw" / "fer2013.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo("fer2013/fer2013.csv")
+        member.type, member.linkname = kind, "elsewhere.csv"
+        archive.addfile(member)
+    with pytest.raises(ValueError, match=r"fer2013\.tar\.gz holds no plain file fer2013\.csv or"):
         prepare_fer()
 
 
@@ -169,7 +255,7 @@ def test_the_challenge_tar_unpacked(workspace, sample_text):
 
 def test_unlabelled_form_is_refused_with_a_word(workspace):
     (workspace / "data" / "raw" / "train.csv").write_text("emotion,pixels\n0,1 2 3\n")
-    with pytest.raises(ValueError, match=r"lacks \['Usage'\].*icml_face_data"):
+    with pytest.raises(ValueError, match=r"lacks \['usage'\].*icml_face_data"):
         prepare_fer()
     assert not config.prepared_dir("fer2013").exists()
 
@@ -179,6 +265,18 @@ def test_archive_of_something_else_says_what_to_do(workspace):
         archive.writestr("train/angry/1.jpg", b"")
     with pytest.raises(ValueError, match="unpack it to"):
         prepare_fer()
+
+
+def test_damaged_raw_data_leave_what_was_prepared_before(workspace, sample_text):
+    path = workspace / "data" / "raw" / "fer2013.csv"
+    path.write_bytes(sample_text)
+    before = prepare_fer()
+    path.write_bytes(sample_text[:5000])
+    with pytest.raises(ValueError, match="no usable image"):
+        prepare_fer()
+    assert load_prepared("fer2013").counts.equals(before.counts)
+    path.write_bytes(sample_text)
+    assert prepare_fer().counts.equals(before.counts)
 
 
 def write_pictures(folder, names):
@@ -212,11 +310,10 @@ def test_folders_with_usage_in_the_names(workspace):
         "test/happy/PrivateTest_9.jpg": ("test", "happy"),
     }
     assert dict(prepared.left_out.values.tolist()) == {
-        "train/angry/notes.txt": "unknown file type '.txt'",
-        "train/angry/Training_4.jpg": "corrupt image",
+        "train/angry/notes.txt": "no image that OpenCV can read",
+        "train/angry/Training_4.jpg": "no image that OpenCV can read",
         "train/bored/Training_5.jpg": "unknown emotion 'bored'",
     }
-    assert prepared.notes == ()
 
 
 def test_folders_with_other_names(workspace):
@@ -235,18 +332,55 @@ def test_folders_with_other_names(workspace):
     ]  # fmt: skip
 
 
-def test_folders_without_validation_are_halved_and_it_is_said(workspace):
+@pytest.mark.parametrize("there, new", [("test", "valid"), ("validation", "test")])
+def test_folders_of_two_splits_have_the_second_halved_and_it_is_said(workspace, there, new):
     names = [
         f"{split}/{name}/im{n}.png"
-        for split in ("train", "test")
+        for split in ("train", there)
         for name in EMOTIONS
         for n in range(4)
     ]
     write_pictures(workspace / "data" / "raw" / "fer2013", names)
     prepared = prepare_fer()
     assert prepared.counts["all"].to_dict() == {"train": 28, "valid": 14, "test": 14, "all": 56}
-    assert "14 of the 28 test images" in prepared.notes[0]
+    assert f"no {new} split: 14 of the 28" in prepared.notes[0] and len(prepared.notes) == 1
     assert all((prepared.folder / file).is_file() for file in prepared.labels["file"])
+    assert (prepared.labels["file"].str.split("/").str[0] == prepared.labels["split"]).all()
+
+
+def test_a_class_of_one_picture_stays_where_it_is(workspace):
+    names = [f"{split}/sad/{n}.png" for split in ("train", "test") for n in range(4)]
+    write_pictures(workspace / "data" / "raw" / "fer2013", [*names, "test/fear/1.png"])
+    counts = prepare_fer().counts
+    assert counts["sad"].tolist() == [4, 2, 2, 8] and counts["fear"].tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "splits, message", [(["train"], "expected some"), (["train", "test"], "too few")]
+)
+def test_folders_that_cannot_be_split_say_which_copy_to_take(workspace, splits, message):
+    names = [f"{split}/{name}/1.png" for split in splits for name in EMOTIONS]
+    write_pictures(workspace / "data" / "raw" / "fer2013", names)
+    with pytest.raises(ValueError, match=f"fer2013 has .*{message}"):
+        prepare_fer()
+
+
+def test_a_folder_is_accounted_for_whatever_lies_in_it(workspace):
+    folder = workspace / "data" / "raw" / "fer2013"
+    names = [f"{split}/sad/{n}.jpg" for split in ("train", "valid", "test") for n in range(3)]
+    write_pictures(folder, names)
+    shutil.copytree(folder, folder / "images")  # one of Kaggle's copies holds all twice
+    cut = folder / "train" / "sad" / "2.jpg"
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 7 // 10])
+    (folder / "train" / "sad" / "2.webp").write_bytes((folder / "test/sad/1.jpg").read_bytes())
+    (folder / "NA").write_text("a name that pandas takes for nothing")
+    prepared = prepare_fer()
+    assert prepared.found == 9 + 9 + 1 + 1 == len(prepared.labels) + len(prepared.left_out)
+    reasons = prepared.left_out.set_index("item")["reason"]
+    assert reasons["train/sad/2.jpg"].startswith("no whole image")
+    assert reasons["NA"] == "not in a split/emotion folder"
+    assert (reasons == "the same file again").sum() == 8, "of the cut one, its copy is used"
+    assert "train/sad/2.webp" in prepared.labels["item"].tolist()
 
 
 def test_second_run_reads_nothing_again(workspace, sample_text, monkeypatch):

@@ -50,7 +50,10 @@ def test_votes_in_another_order_are_refused(votes_file):
 def test_another_table_is_refused(votes_file, tmp_path):
     path = tmp_path / "votes.csv"
     pd.read_csv(votes_file).drop(columns=["fear"]).to_csv(path, index=False)
-    with pytest.raises(ValueError, match=r"no columns \['fear'\]"):
+    with pytest.raises(ValueError, match=r"votes\.csv lacks fear: .*get fer2013new\.csv"):
+        load_votes("test", path=path)
+    path.write_bytes(votes_file.read_bytes().replace(b",0,", b",many,", 1))
+    with pytest.raises(ValueError, match=r"votes\.csv has votes that are no whole numbers"):
         load_votes("test", path=path)
 
 

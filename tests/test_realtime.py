@@ -1,4 +1,9 @@
 import csv
+import errno
+import os
+import signal
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -52,12 +57,14 @@ def test_video_gives_every_frame(clip_frames):
 
 
 def test_folder_of_pictures_is_sorted(tmp_path):
-    for name, value in (("b.png", 2), ("a.png", 1), ("c.txt", 0)):
+    for name, value in (("b.png", 2), ("a.png", 1)):
         (tmp_path / name).write_bytes(encode_image(np.full((4, 4, 3), value, dtype=np.uint8)))
     (tmp_path / "._a.png").write_bytes(b"left by a file manager")
+    (tmp_path / "c.txt").write_bytes(b"notes")
     source = open_source(tmp_path)
     assert [frame[0, 0, 0] for frame in source] == [1, 2]
-    assert "no images: ._a.png" in source.stop_reason
+    reason = "end of the pictures; 1 of 3 could not be read: ._a.png; other files: 1"
+    assert source.stop_reason == reason
     assert [frame[0, 0, 0] for frame in open_source(tmp_path / "b.png")] == [2]
 
 
@@ -89,11 +96,12 @@ def test_missing_and_unreadable_files(tmp_path):
 
 def test_video_that_breaks_off_says_so(monkeypatch):
     for given, reason in (
-        (3, "the video broke off after 3 of 10 frames"),
+        (3, "the video broke off after 0.1 of 0.4 seconds"),
         (9, "end of the frames"),
     ):
         capture = FakeCamera([noise()] * given)
-        capture.get = lambda what: {cv2.CAP_PROP_FRAME_COUNT: 10}.get(what, 0)
+        claims = {cv2.CAP_PROP_FRAME_COUNT: 10, cv2.CAP_PROP_FPS: 25}
+        capture.get = lambda what, claims=claims: claims.get(what, 0)
         monkeypatch.setattr(cv2, "VideoCapture", lambda path, capture=capture: capture)
         source = open_source(config.SAMPLE_CLIP)
         assert len(list(source)) == given
@@ -278,7 +286,7 @@ def interrupt(picture):
 def test_ctrl_c_leaves_whole_files(tmp_path, classifier, clip_frames):
     video, table = tmp_path / "v.mp4", tmp_path / "t.csv"
     summary = run(clip_frames, classifier, show=interrupt, video_path=video, csv_path=table)
-    assert summary.stop_reason == "ended by Ctrl-C" and summary.frames == 1
+    assert summary.stop_reason == "interrupted" and summary.frames == 1
     assert len(list(open_source(video))) == 1
     assert len(table.read_text().splitlines()) == 2
 
@@ -327,7 +335,7 @@ def test_a_film_is_shown_at_its_own_speed(classifier):
     source = sources.FrameSource("film", iter([noise()] * 4), frames_per_second=20)
     start = time.perf_counter()
     run(source, classifier, show=lambda picture: None)
-    assert time.perf_counter() - start >= 0.2
+    assert time.perf_counter() - start >= 0.15
 
 
 def test_a_film_that_falls_behind_skips_frames_only_when_asked(classifier):
@@ -381,7 +389,7 @@ def test_a_face_keeps_its_label_through_a_single_other_answer(clip_frames, monke
         label=lambda boxes, crops: [face_at(box, emotion=next(answers)) for box in boxes],
     )
     rows = []
-    monkeypatch.setattr(recording, "csv_row", lambda moment, number, face: rows.append(face))
+    monkeypatch.setattr(recording, "csv_row", lambda source, face: rows.append(face))
     for smoothing, expected in ((0.8, {"happy"}), (0.0, {"happy", "sad"})):
         rows.clear()
         run([clip_frames[0]] * 10, classifier, smoothing=smoothing)
@@ -420,10 +428,113 @@ def test_a_video_of_any_rate_can_be_written(tmp_path, rate):
     assert len(list(open_source(tmp_path / "v.mp4"))) == 1
 
 
-def test_a_size_that_cannot_be_written_is_said(tmp_path, classifier):
-    with pytest.raises(ValueError, match="cannot write 9000x40 pixels"):
-        run([noise(40, 9000)], classifier, video_path=tmp_path / "v.mp4")
-    assert not list(tmp_path.iterdir())
+def still(*boxes):
+    """A detector that sees the same in each frame."""
+    return SimpleNamespace(detect=lambda frame: list(boxes))
+
+
+def rows_of_csv(path):
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_picture_too_large_for_a_video_is_reduced(tmp_path, classifier):
+    """The table is whole, and what comes after it keeps its shape."""
+    video, table = tmp_path / "v.mp4", tmp_path / "t.csv"
+    frames = [noise(512, 12000), np.full((300, 300, 3), 255, np.uint8)]
+    run(frames, classifier, still((9, 9, 60, 60)), video_path=video, csv_path=table)
+    assert len(rows_of_csv(table)) == 2
+    first, second = open_source(video)
+    assert first.shape == second.shape and first.shape[1] > 8000
+    assert first.shape[1] / first.shape[0] == pytest.approx(12000 / 512, rel=0.01)
+    white = (second > 200).all(axis=-1)
+    assert white.any(axis=0).sum() == pytest.approx(white.any(axis=1).sum(), rel=0.1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 100), (3, 3)])
+def test_a_picture_too_small_for_a_video_gets_a_border(tmp_path, classifier, size):
+    run([noise(*size)], classifier, video_path=tmp_path / "v.mp4")
+    assert len(list(open_source(tmp_path / "v.mp4"))) == 1
+
+
+def test_without_a_codec_the_table_is_whole_and_it_is_said(tmp_path, classifier, monkeypatch):
+    video, table = tmp_path / "v.mp4", tmp_path / "t.csv"
+    monkeypatch.setattr(cv2.VideoWriter, "open", lambda *_: False)
+    with pytest.raises(ValueError, match="cannot write 160x120 pixels"):
+        run([noise()] * 3, classifier, still((9, 9, 60, 60)), video_path=video, csv_path=table)
+    assert len(rows_of_csv(table)) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_a_full_disk_leaves_the_old_video_and_the_rows(tmp_path, classifier, monkeypatch):
+    video, table = tmp_path / "v.mp4", tmp_path / "t.csv"
+    video.write_bytes(b"mine")
+
+    def fails(*_):
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(recording, "_fitted", fails)
+    with pytest.raises(OSError, match=r"v\.mp4 was not written"):
+        run([noise()] * 3, classifier, still((9, 9, 60, 60)), video_path=video, csv_path=table)
+    assert len(rows_of_csv(table)) == 3 and video.read_bytes() == b"mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "v.mp4"]
+
+
+def test_rows_are_on_the_disk_while_the_loop_runs(tmp_path, classifier):
+    seen = []
+
+    def show(_):
+        (partial,) = tmp_path.glob("partial-*")
+        seen.append(len(rows_of_csv(partial)))
+
+    table = tmp_path / "t.csv"
+    run([noise()] * 3, classifier, still((9, 9, 60, 60)), show=show, csv_path=table)
+    assert seen == [1, 2, 3]
+
+
+def test_the_video_keeps_the_time_of_its_source(tmp_path, classifier):
+    """Four frames at 0, 0.1, 0.2 and 1 s."""
+    source = sources.FrameSource("film", frames_per_second=10, capture=FakeCamera([]))
+
+    def frames():
+        for number, seconds in enumerate((0, 0.1, 0.2, 1)):
+            source.seconds = seconds
+            yield np.full((120, 160, 3), 60 * number, np.uint8)
+
+    source.frames = frames()
+    video, table = tmp_path / "v.mp4", tmp_path / "t.csv"
+    run(source, classifier, still((9, 9, 60, 60)), video_path=video, csv_path=table)
+    shades = [round(frame[:9, 90:].mean() / 60) for frame in open_source(video)]
+    assert shades == [0, 1, *[2] * 8, 3]
+    rows = rows_of_csv(table)
+    assert [row["seconds"] for row in rows] == ["0.000", "0.100", "0.200", "1.000"]
+    assert [row["frame"] for row in rows] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of other systems are text")
+def test_rows_name_their_picture_whatever_its_name(tmp_path, classifier):
+    names = ["Icon\r.png", "a,b.png", "顔.png", os.fsdecode(b"\xff.png")]
+    for name in names:
+        (tmp_path / name).write_bytes(encode_image(noise()))
+    table = tmp_path / "out" / "t.csv"
+    run(tmp_path, classifier, still((9, 9, 60, 60)), csv_path=table)
+    written = {row["file"] for row in rows_of_csv(table)}
+    assert written == {*names[:3], "\\udcff.png"}
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, classifier, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    run([noise()], classifier, video_path="~/v.mp4", csv_path="~/t.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "v.mp4"]
+    assert len(list(open_source("~/v.mp4"))) == 1
+    options = run_command._parse(["--output=~/v.mp4", "--csv=~/t.csv"])
+    assert (options.output, options.csv) == (tmp_path / "v.mp4", tmp_path / "t.csv")
+
+
+def test_video_and_table_need_two_names(tmp_path, classifier):
+    with pytest.raises(ValueError, match="give one another name"):
+        run([noise()], classifier, video_path=tmp_path / "v.mp4", csv_path=tmp_path / "v.mp4")
 
 
 def test_no_frames_cannot_be_asked_for(classifier):
@@ -433,8 +544,10 @@ def test_no_frames_cannot_be_asked_for(classifier):
 
 def test_the_video_of_a_folder_without_a_name_has_one(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert run_command._default_video_path(".").name == f"{tmp_path.name}.mp4"
-    assert run_command._default_video_path(tmp_path.anchor).name == "pictures.mp4"
+    (tmp_path / "a.png").write_bytes(encode_image(noise()))
+    assert run_command._default_video_path(open_source(".")).name == f"{tmp_path.name}.mp4"
+    camera = sources.FrameSource("camera_0", live=True)
+    assert run_command._default_video_path(camera).name.startswith("camera_0_2")
 
 
 def test_the_source_is_never_overwritten(classifier):
@@ -451,8 +564,27 @@ def test_no_window_without_a_display(monkeypatch):
     assert not display.can_open_window()
     monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
     assert not display.can_open_window(), "OpenCV's wheel has no Wayland support"
+
+
+def test_a_window_only_where_the_display_answers(monkeypatch):
+    monkeypatch.setattr(display.sys, "platform", "linux")
     monkeypatch.setenv("DISPLAY", ":0")
-    assert display.can_open_window()
+    for code, answers in ((0, True), (-6, False)):  # Qt aborts
+        done = SimpleNamespace(returncode=code)
+        monkeypatch.setattr(display.subprocess, "run", lambda *_, done=done, **__: done)
+        assert display.can_open_window() is answers
+
+    def hangs(command, timeout, **_):
+        raise display.subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(display.subprocess, "run", hangs)
+    assert not display.can_open_window()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a display")
+def test_no_window_on_a_display_that_is_gone(monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":4999")
+    assert not display.can_open_window()
 
 
 def test_window_ends_with_q_or_when_it_is_closed(monkeypatch):
@@ -492,6 +624,34 @@ def test_command_line_reports_errors_in_a_line(tmp_path, capsys):
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
     assert run_command.main(["--no-display", "--emotion", "emotion_none"]) == 1
     assert "error: no network 'emotion_none', there are " in capsys.readouterr().err
+
+
+def test_a_file_of_keras_is_no_name_of_a_network(capsys):
+    assert run_command.main(["--no-display", "--emotion", "fer.json"]) == 1
+    assert "networks are known by name here (emotion_fer" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_the_networks_load_is_answered_with_a_word(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_command, "FaceClassifier", interrupted)
+    assert run_command.main(["--no-display"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends processes without asking")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_who_stops_the_process_leaves_whole_files_too(name):
+    code = (
+        "import time; from commands.run import end_like_ctrl_c; end_like_ctrl_c(); "
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=config.ROOT) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(getattr(signal, name))
+        assert process.wait() == 130, "as after Ctrl-C"
 
 
 def test_command_line_chooses_the_networks(tmp_path, monkeypatch):

@@ -1,13 +1,18 @@
+import os
 import shutil
 import tarfile
 
+import numpy as np
 import pandas as pd
 import pytest
 from stand_ins import damage_content, damage_header
 
 from utils import config
-from utils.data.prepared import audit
+from utils.data import raw as raw_data
+from utils.data import utk
+from utils.data.prepared import audit, load_prepared
 from utils.data.utk import draw_splits, parse_name, prepare_utk
+from utils.files import encode_image
 
 
 @pytest.mark.parametrize(
@@ -57,7 +62,8 @@ def test_read_and_left_out_add_up_and_raw_files_stay(workspace):
 
     assert prepared.found == len(before) == len(prepared.labels) + len(prepared.left_out)
     assert dict(prepared.left_out.values.tolist()) == {
-        "20_1_0_20170116000000004.jpg.chip.jpg": "corrupt image",
+        "20_1_0_20170116000000004.jpg.chip.jpg": "no whole image, it is cut off or damaged: get it "
+        "again",
         "39_1_20170116000000001.jpg.chip.jpg": "3 fields instead of 4: gender or race is missing",
         "53__0_20170116000000002.jpg.chip.jpg": "gender ''",
         "61_3_1_20170116000000003.jpg.chip.jpg": "gender '3'",
@@ -97,6 +103,139 @@ def test_a_damaged_tar_is_refused(workspace, damage):
     damage(path, f"UTKFace/{member}")
     with pytest.raises(ValueError, match=r"UTKFace\.tar\.gz cannot be read"):
         prepare_utk()
+
+
+def write_tar(path, others=()):
+    """The sample in a tar, then members that are no files: (name, type, name of the target)."""
+    with tarfile.open(path, "w") as archive:
+        archive.add(config.SAMPLE_DIR / "raw" / "UTKFace", "UTKFace")
+        for name, kind, target in others:
+            member = tarfile.TarInfo(f"UTKFace/{name}")
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
+
+
+@pytest.mark.parametrize("inside", [-1, 0, 100, 512, 600])
+def test_a_tar_that_was_cut_is_refused_wherever_it_was(workspace, inside):
+    path = workspace / "data" / "raw" / "UTKFace.tar"
+    write_tar(path)
+    with tarfile.open(path) as archive:
+        at = archive.getmembers()[33].offset
+    path.write_bytes(path.read_bytes()[: at + inside])
+    with pytest.raises(ValueError, match=r"UTKFace\.tar cannot be read"):
+        prepare_utk()
+
+
+def test_links_and_devices_in_a_tar_are_counted(workspace):
+    others = [
+        ("90_0_0_20170116174525125.jpg", tarfile.LNKTYPE, "UTKFace/x.jpg"),
+        ("91_0_0_20170116174525125.jpg", tarfile.SYMTYPE, "/etc/passwd"),
+        ("92_0_0_20170116174525125.jpg", tarfile.CHRTYPE, ""),
+    ]
+    write_tar(workspace / "data" / "raw" / "UTKFace.tar", others)
+    prepared = prepare_utk()
+    assert prepared.found == len(list((config.SAMPLE_DIR / "raw" / "UTKFace").iterdir())) + 3
+    assert prepared.left_out["reason"].tolist()[-3:] == [
+        "a link to UTKFace/x.jpg", "a link to /etc/passwd", "no plain file",
+    ]  # fmt: skip
+
+
+def test_a_tar_that_declares_too_much_is_refused_before_it_is_read(workspace, monkeypatch):
+    path = workspace / "data" / "raw" / "UTKFace.tar"
+    write_tar(path)
+    member = tarfile.TarInfo("UTKFace/25_1_0_20170116174525125.jpg")
+    member.size = 2**43
+    end = path.read_bytes().rstrip(b"\0")
+    path.write_bytes(end + bytes(-len(end) % 512) + member.tobuf() + bytes(1024))
+    with pytest.raises(ValueError, match=r"UTKFace\.tar declares .* files of 8,796,"):
+        prepare_utk()
+    monkeypatch.setattr(raw_data, "MAX_FILES", 10)
+    with pytest.raises(ValueError, match=r"UTKFace\.tar declares 11 files"):
+        prepare_utk()
+
+
+def test_a_file_that_is_too_large_is_left_out(workspace, monkeypatch):
+    monkeypatch.setattr(raw_data, "MAX_FILE_BYTES", 5000)
+    write_tar(workspace / "data" / "raw" / "UTKFace.tar")
+    shutil.copytree(config.SAMPLE_DIR / "raw" / "UTKFace", workspace / "data" / "raw" / "UTKFace")
+    left_out = []
+    for name in ("UTKFace", "UTKFace.tar"):
+        prepared = prepare_utk(
+            source=workspace / "data" / "raw" / name, destination=workspace / "data" / f"of_{name}"
+        )
+        assert prepared.found == len(prepared.labels) + len(prepared.left_out)
+        too_large = prepared.left_out["reason"].str.endswith("bytes, more than a picture can have")
+        left_out.append(too_large.sum())
+    assert left_out[0] == left_out[1] > 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_folder_is_accounted_for_whatever_lies_in_it_and_is_read_back_the_same(workspace):
+    folder, elsewhere = workspace / "data" / "raw" / "UTKFace", workspace / "elsewhere"
+    shutil.copytree(config.SAMPLE_DIR / "raw" / "UTKFace", folder)
+    num_files = len(list(folder.iterdir()))
+    first = sorted(folder.iterdir())[0].name
+    (elsewhere / "deep").mkdir(parents=True)
+    shutil.copy(folder / first, elsewhere / "deep" / "33_0_0_20170116174525125.jpg")
+    (elsewhere / "back").symlink_to(folder)
+    (folder / "more").symlink_to(elsewhere)
+    (folder / "again").symlink_to(elsewhere)
+    (folder / "loop").symlink_to(folder)
+    (folder / "77_1_1_20170116174525125.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(folder / "78_1_1_20170116174525125.jpg")
+    odd = [b"Icon\r", b"notes\xff.txt", b"NA", b'a,"b"\nc', b"a\\nc", b" ", "\u2028".encode()]
+    for name in odd:
+        (folder / os.fsdecode(name)).touch()
+    prepared = prepare_utk()
+    # Of the linked folders: one picture, one way back; the other link, the loop.
+    assert prepared.found == num_files + len(odd) + 2 + 4
+    assert prepared.found == len(prepared.labels) + len(prepared.left_out)
+    reasons = prepared.left_out.set_index("item")["reason"]
+    assert reasons.index.is_unique
+    assert reasons["77_1_1_20170116174525125.jpg"] == "cannot be read: No such file or directory"
+    assert reasons["78_1_1_20170116174525125.jpg"] == reasons["loop"] == "no plain file"
+    again = load_prepared("utkface")
+    pd.testing.assert_frame_equal(again.labels, prepared.labels)
+    pd.testing.assert_frame_equal(again.left_out, prepared.left_out)
+    assert (
+        sum(item.endswith("deep/33_0_0_20170116174525125.jpg") for item in again.labels["item"])
+        == 1
+    )
+
+
+def test_a_picture_that_goes_while_it_is_read_is_said(workspace, monkeypatch):
+    folder = workspace / "data" / "raw" / "UTKFace"
+    shutil.copytree(config.SAMPLE_DIR / "raw" / "UTKFace", folder)
+    draw = utk.draw_splits
+
+    def draw_and_delete(*arguments, **settings):
+        sorted(folder.iterdir())[3].unlink()
+        return draw(*arguments, **settings)
+
+    monkeypatch.setattr(utk, "draw_splits", draw_and_delete)
+    with pytest.raises(ValueError, match="UTKFace changed while it was read"):
+        prepare_utk()
+    assert not config.prepared_dir("utkface").exists()
+
+
+def test_a_picture_of_another_size_is_said(workspace):
+    folder = workspace / "data" / "raw" / "UTKFace"
+    shutil.copytree(config.SAMPLE_DIR / "raw" / "UTKFace", folder)
+    assert prepare_utk().notes == ()
+    photograph = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    (folder / "40_1_0_20170116174525125.webp").write_bytes(encode_image(photograph, ".webp"))
+    (note,) = prepare_utk().notes
+    assert note.startswith("1 of 58 pictures are not 200 x 200") and "in the wild" in note
+
+
+def test_a_name_that_changed_is_another_copy(workspace, capsys):
+    folder = workspace / "data" / "raw" / "UTKFace"
+    shutil.copytree(config.SAMPLE_DIR / "raw" / "UTKFace", folder)
+    before = prepare_utk()
+    path = next(path for path in sorted(folder.iterdir()) if "_0_2_" in path.name)
+    path.rename(path.with_name(path.name.replace("_0_2_", "_1_2_")))
+    assert prepare_utk().counts.loc["all", "female"] == before.counts.loc["all", "female"] + 1
+    assert "made anew" in capsys.readouterr().out
 
 
 def test_a_name_twice_in_a_tar_is_used_once(workspace):
@@ -179,7 +318,9 @@ def test_nothing_usable_is_an_error(workspace):
     raw = workspace / "data" / "raw" / "UTKFace"
     raw.mkdir()
     (raw / "readme.txt").write_text("x")
-    with pytest.raises(ValueError, match="no usable image among 1 files"):
+    with pytest.raises(
+        ValueError, match="no usable image in 1 rows or files, 1 of them for this reason: 1 fields"
+    ):
         prepare_utk()
     with pytest.raises(ValueError, match="'thirds'"):
         prepare_utk("thirds")

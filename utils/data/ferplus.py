@@ -5,6 +5,7 @@ import pandas as pd
 
 from utils import config
 from utils.data.prepared import EMOTIONS, load_prepared, rows_of
+from utils.files import read_table
 
 RAW_NAMES = ("fer2013new.csv", "ferplus_votes.csv")
 # What else people could answer; it has no class in FER-2013.
@@ -51,13 +52,10 @@ def load_votes(split, prepared=None, path=None, all_answers=False):
         does not keep the order of its rows.
     """
     path = path or _find_votes()
-    votes = pd.read_csv(path)
     columns = [COLUMNS[name] for name in EMOTIONS] + all_answers * list(OTHER_COLUMNS)
-    missing = {"Usage", *columns} - set(votes)
-    if missing:
-        raise ValueError(
-            f"{path} has no columns {sorted(missing)}: it is not fer2013new.csv of FERPlus"
-        )
+    votes = read_table(path, "get fer2013new.csv of FERPlus", ("Usage", *columns))
+    if not all(kind.kind in "iu" for kind in votes[columns].dtypes):
+        raise ValueError(f"{path} has votes that are no whole numbers: get it again")
     items = rows_of(prepared or load_prepared("fer2013"), split)["item"]
     rows = pd.to_numeric(items, errors="coerce")
     if rows.isna().any() or rows.max() >= len(votes):

@@ -1,6 +1,7 @@
 """Prepared class folders: their counts, their audit, and their images as arrays."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from tqdm.auto import tqdm
 
 from utils import config
 from utils.data.preprocessing import FaceInput, prepare_face
-from utils.files import read_image, read_json, remove, write_json
+from utils.data.raw import state_of
+from utils.files import read_image, read_json, read_table, write_json
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 FIVE_EMOTIONS = ("angry", "happy", "sad", "surprise", "neutral")
@@ -25,6 +27,7 @@ CROPS = {
     "utkface": {"crop_scale": 0.97, "crop_shift_down": 0.09, "detail": 200},
 }
 LEFT_OUT_COLUMNS = ["item", "reason"]
+MARKER = "prepared.json"  # written last; a folder that has it is this project's own
 NOTEBOOKS = {"fer2013": "01_prepare_fer", "utkface": "02_prepare_utk"}
 
 
@@ -48,7 +51,7 @@ class PreparedDataset:
     source : str
         Name of the raw file or folder.
     found : int
-        Rows or files read. ``found == len(labels) + len(left_out)``.
+        Rows or files read: ``found == len(labels) + len(left_out)``, or it is refused.
     labels : pandas.DataFrame
         One row per image: file, split, label, sha256, and what the data set knows besides.
     left_out : pandas.DataFrame
@@ -58,7 +61,7 @@ class PreparedDataset:
     seed : int
         Of the draw, where the data set has no splits of its own.
     raw : list of int, optional
-        See `raw_state`.
+        See `utils.data.raw.state_of`.
     """
 
     folder: Path
@@ -70,6 +73,14 @@ class PreparedDataset:
     notes: tuple = ()
     seed: int = 0
     raw: list | None = None
+
+    def __post_init__(self):
+        used, left_out = len(self.labels.dropna()), len(self.left_out)
+        if used + left_out != self.found:
+            raise ValueError(
+                f"{self.folder} has {used:,} whole rows in labels.csv and {left_out:,} in "
+                f"left_out.csv, expected {self.found} together: {_again(self.folder)}"
+            )
 
     @property
     def counts(self):
@@ -88,12 +99,48 @@ def make_class_folders(folder, dataset):
             (folder / split / name).mkdir(parents=True)
 
 
+def refuse_unusable(source, left_out, expected):
+    """Say why raw data hold no usable image.
+
+    Parameters
+    ----------
+    source : pathlib.Path
+    left_out : list of tuple of (item, reason)
+    expected : str
+
+    Raises
+    ------
+    ValueError
+        With the most frequent reason.
+    """
+    reasons = Counter(reason for _, reason in left_out).most_common(1)
+    why = "".join(f", {count:,} of them for this reason: {reason}" for reason, count in reasons)
+    raise ValueError(
+        f"{source} holds no usable image in {len(left_out):,} rows or files{why}; expected "
+        f"{expected}"
+    )
+
+
+def empty_classes(labels, dataset):
+    """Notes on classes of a data set of which a split has no image: tuple of str."""
+    there = set(zip(labels["split"], labels["label"]))
+    empty = {
+        split: [name for name in CLASSES[dataset] if (split, name) not in there] for split in SPLITS
+    }
+    return tuple(
+        f"No images of {', '.join(names)} in the {split} split: a network cannot learn or be "
+        "measured on them."
+        for split, names in empty.items()
+        if names
+    )
+
+
 def save_tables(prepared, folder):
-    """Write the tables of a `PreparedDataset` into `folder`; ``prepared.json`` comes last."""
+    """Write the tables of a `PreparedDataset` into `folder`, and read them back."""
     prepared.labels.to_csv(folder / "labels.csv", index=False)
     prepared.left_out.to_csv(folder / "left_out.csv", index=False)
     write_json(
-        folder / "prepared.json",
+        folder / MARKER,
         {
             "dataset": prepared.dataset,
             "source": prepared.source,
@@ -103,20 +150,13 @@ def save_tables(prepared, folder):
             "raw": prepared.raw,
         },
     )
-
-
-def raw_state(source):
-    """Files, bytes and time of the last change of raw data: other numbers are another copy."""
-    paths = [x for x in source.rglob("*") if x.is_file()] if source.is_dir() else [source]
-    facts = [path.stat() for path in paths]
-    newest = max((x.st_mtime_ns for x in facts), default=0)
-    return [len(facts), sum(x.st_size for x in facts), newest]
+    read_prepared(folder)  # which counts again
 
 
 def load_unchanged(folder, source, seed=0):
     """Read what was prepared in a folder, if it was from these raw data and with this seed.
 
-    What was prepared from another copy is removed, and a line says so.
+    What was prepared from another copy stays until it is replaced, and a line says so.
 
     Parameters
     ----------
@@ -136,16 +176,15 @@ def load_unchanged(folder, source, seed=0):
     """
     if not folder.is_dir():
         return None
-    if not (folder / "prepared.json").is_file():
+    if not (folder / MARKER).is_file():
         raise ValueError(
             f"{folder} was not written by the notebooks, and prepared data belong there: if it "
             f"holds raw data, move it to {folder.parent / 'raw'}"
         )
     prepared = read_prepared(folder)
-    if prepared.seed == seed and (source is None or prepared.raw == raw_state(source)):
+    if prepared.seed == seed and (source is None or prepared.raw == state_of(source)):
         return prepared
     print(f"{folder.name} was prepared from other raw data or with another seed: it is made anew")
-    remove(folder)
     return None
 
 
@@ -168,7 +207,7 @@ def load_prepared(dataset, split_name="default"):
         If it was not prepared yet, with the notebook that does it.
     """
     folder = config.prepared_dir(dataset, split_name)
-    if not (folder / "prepared.json").is_file():
+    if not (folder / MARKER).is_file():
         raise FileNotFoundError(
             f"{folder} is not prepared: run notebooks/{NOTEBOOKS[dataset]}.ipynb first"
         )
@@ -176,19 +215,35 @@ def load_prepared(dataset, split_name="default"):
 
 
 def read_prepared(folder):
-    """Read the tables in the folder of a prepared data set."""
-    facts = read_json(folder / "prepared.json")
+    """Read the tables in the folder of a prepared data set.
+
+    Raises
+    ------
+    ValueError
+        If one of them is damaged, or if they do not hold as many rows as were found.
+    """
+    advice = _again(folder)
+    facts = read_json(folder / MARKER, advice, ("dataset", "source", "found", "notes", "seed"))
+    as_text = {"keep_default_na": False}  # a file may be called NA
+    columns = ("file", "split", "label", "item", "sha256")
+    labels = read_table(folder / "labels.csv", advice, columns, **as_text)
+    left_out = read_table(folder / "left_out.csv", advice, LEFT_OUT_COLUMNS, dtype=str, **as_text)
     return PreparedDataset(
         folder=folder,
         dataset=facts["dataset"],
         source=facts["source"],
         found=facts["found"],
-        labels=pd.read_csv(folder / "labels.csv"),
-        left_out=pd.read_csv(folder / "left_out.csv", dtype=str),
+        labels=labels,
+        left_out=left_out,
         notes=tuple(facts["notes"]),
         seed=facts["seed"],
         raw=facts.get("raw"),
     )
+
+
+def _again(folder):
+    notebook = NOTEBOOKS["utkface" if "utkface" in folder.name else "fer2013"]
+    return f"delete {folder} and run notebooks/{notebook}.ipynb again"
 
 
 def rows_of(prepared, split, class_names=None):
@@ -274,8 +329,7 @@ def load_images(prepared, split, face_input, class_names=None):
     missing = sum(not path.is_file() for path in files)
     if missing:
         raise FileNotFoundError(
-            f"{missing} of {len(files)} images are missing in {prepared.folder}: delete it and run "
-            f"notebooks/{NOTEBOOKS[prepared.dataset]}.ipynb again"
+            f"{missing} of {len(files)} images are missing: {_again(prepared.folder)}"
         )
 
     flags = cv2.IMREAD_COLOR if face_input.colour == "rgb" else cv2.IMREAD_GRAYSCALE

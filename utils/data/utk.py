@@ -1,7 +1,6 @@
 """UTKFace, folder or tar -> train/ valid/ test/ x female, male, with one table of labels."""
 
 import re
-import tarfile
 from collections import Counter
 from hashlib import sha256
 from pathlib import PurePosixPath
@@ -13,23 +12,20 @@ from utils import config
 from utils.data.prepared import (
     GENDERS,
     LEFT_OUT_COLUMNS,
+    MARKER,
     PreparedDataset,
     load_unchanged,
     make_class_folders,
-    raw_state,
+    refuse_unusable,
     save_tables,
 )
-from utils.files import (
-    IMAGE_SUFFIXES,
-    decode_image,
-    refuse_damaged,
-    refuse_rest,
-    replaced_when_done,
-)
+from utils.data.raw import files_in, state_of
+from utils.files import decode_image, replaced_when_done
 
 # In the order of the data set's own numbers.
 GENDER_CODES = ("male", "female")
 RACES = ("White", "Black", "Asian", "Indian", "Other")
+SIDE = 200  # of the aligned and cropped form
 MAX_AGE = 116  # README of UTKFace: ages from 0 to 116
 
 # Dates have 16 to 18 digits and the tails vary (".jpg.chip.jpg", " .jpg", "jpg.chip.jpg").
@@ -76,38 +72,63 @@ def prepare_utk(split_name="default", seed=0, source=None, destination=None):
     if prepared:
         return prepared
     source = source or config.raw_path("utkface")
-    labels, left_out = _read_labels(source)
-    if labels.empty:
-        raise ValueError(
-            f"{source} holds no usable image among {len(left_out)} files: expected names such as "
-            "25_1_0_20170116174525125.jpg.chip.jpg"
-        )
-    sizes = SPLIT_SIZES["default" if config.is_sample_run("utkface") else split_name]
-    labels["split"] = draw_splits(labels, *sizes, seed=seed)
-    names = [
-        f"{number:05d}{PurePosixPath(item).suffix.lower()}"
-        for number, item in enumerate(labels["item"])
-    ]
-    labels["file"] = labels["split"] + "/" + labels["label"] + "/" + names
-
+    raw = state_of(source)
+    found, labels, left_out = _read_labels(source)
+    if not labels:
+        refuse_unusable(source, left_out, "names such as 25_1_0_20170116174525125.jpg.chip.jpg")
+    # Archives list their files in any order; the draw must not depend on it.
+    labels = pd.DataFrame(labels).sort_values("item", ignore_index=True)
+    _add_splits_and_files(labels, split_name, seed, source)
     prepared = PreparedDataset(
         folder=destination,
         dataset="utkface",
         source=source.name,
-        found=len(labels) + len(left_out),
+        found=found,
         labels=labels[["file", "split", "label", "age", "race", "item", "sha256"]],
-        left_out=left_out,
+        left_out=pd.DataFrame(left_out, columns=LEFT_OUT_COLUMNS),
+        notes=_note_on_sizes(labels["is_crop"]),
         seed=seed,
-        raw=raw_state(source),
+        raw=raw,
     )
-    with replaced_when_done(destination) as partial:
-        make_class_folders(partial, "utkface")
-        targets = dict(zip(labels["item"], labels["file"]))
-        for item, content in tqdm(_read_files(source), desc=f"copy {source.name}", leave=False):
-            if item in targets:
-                (partial / targets.pop(item)).write_bytes(content)
+    with replaced_when_done(destination, MARKER) as partial:
+        _copy(source, dict(zip(labels["item"], labels["file"])), partial)
         save_tables(prepared, partial)
     return prepared
+
+
+def _add_splits_and_files(labels, split_name, seed, source):
+    sizes = SPLIT_SIZES["default" if config.is_sample_run("utkface") else split_name]
+    try:
+        labels["split"] = draw_splits(labels, *sizes, seed=seed)
+    except ValueError as error:
+        raise ValueError(f"{source} has {error}") from error
+    names = [f"{number:05d}{_suffix(item)}" for number, item in enumerate(labels["item"])]
+    labels["file"] = labels["split"] + "/" + labels["label"] + "/" + names
+
+
+def _suffix(item):
+    suffix = PurePosixPath(item).suffix.lower()
+    return suffix if re.fullmatch(r"\.[a-z0-9]{1,9}", suffix) else ".jpg"
+
+
+def _note_on_sizes(is_crop):
+    if is_crop.all():
+        return ()
+    return (
+        f"{(~is_crop).sum():,} of {len(is_crop):,} pictures are not {SIDE} x {SIDE} pixels. They "
+        "may be whole photographs (UTKFace 'in the wild'), which would be taken for faces: get the "
+        "form 'aligned and cropped', or cut the faces with a detector of notebook 05.",
+    )
+
+
+def _copy(source, targets, folder):
+    """Copy files of a folder or tar: dict of item to name below `folder`."""
+    make_class_folders(folder, "utkface")
+    for item, content, _ in tqdm(files_in(source), desc=f"copy {source.name}", leave=False):
+        if item in targets and content is not None:
+            (folder / targets.pop(item)).write_bytes(content)
+    if targets:
+        raise ValueError(f"{source} changed while it was read, {next(iter(targets))} is gone")
 
 
 def parse_name(name):
@@ -187,52 +208,27 @@ def draw_splits(labels, valid_size, test_size, seed):
     return split
 
 
-def _read_files(source):
-    """Yield (name below the source, bytes) of every file, folders sorted by name."""
-    if source.is_dir():
-        for path in sorted(p for p in source.rglob("*") if p.is_file()):
-            yield path.relative_to(source).as_posix(), path.read_bytes()
-    else:
-        with refuse_damaged(source), tarfile.open(source) as archive:
-            for member in archive:
-                if member.isfile():
-                    yield member.name, archive.extractfile(member).read()
-            refuse_rest(archive)
-
-
 def _read_labels(source):
-    labels, left_out, seen, items = [], [], Counter(), set()
-    for item, content in tqdm(_read_files(source), desc=f"check {source.name}", leave=False):
+    """Read names and check pictures: how many were found, rows of labels, rows left out."""
+    found, labels, left_out, seen, items = 0, [], [], Counter(), set()
+    for item, content, reason in tqdm(files_in(source), desc=f"check {source.name}", leave=False):
+        found += 1
         name = PurePosixPath(item).name
-        digest = sha256(content).hexdigest()
-        seen[name, digest] += 1
-        same_name = item in items
+        same_name = item in items  # a tar can hold two; on disk there is one
         items.add(item)
         try:
+            if reason:
+                raise ValueError(reason)
+            digest = sha256(content).hexdigest()
+            seen[name, digest] += 1
             row = parse_name(name)
+            if seen[name, digest] > 1:
+                raise ValueError("the same file again")
+            if same_name:
+                raise ValueError("another file of this name came before")
+            is_crop = decode_image(content).shape[:2] == (SIDE, SIDE)
         except ValueError as error:
             left_out.append((item, str(error)))
-            continue
-        if PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:
-            left_out.append((item, f"file type {PurePosixPath(name).suffix!r}"))
-        elif seen[name, digest] > 1:
-            left_out.append((item, "the same file again"))
-        elif same_name:  # a tar can hold two; on disk there is one
-            left_out.append((item, "another file of this name came before"))
-        elif not _is_whole_image(content):
-            left_out.append((item, "corrupt image"))
         else:
-            labels.append({**row, "item": item, "sha256": digest})
-    labels = pd.DataFrame(labels, columns=["age", "label", "race", "item", "sha256"])
-    # Archives list their files in any order; the draw must not depend on it.
-    return (
-        labels.sort_values("item", ignore_index=True),
-        pd.DataFrame(left_out, columns=LEFT_OUT_COLUMNS),
-    )
-
-
-def _is_whole_image(content):
-    # OpenCV fills the missing part of a cut JPEG with grey and says nothing; the end marker tells.
-    if content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content[-64:]:
-        return False
-    return decode_image(content) is not None
+            labels.append({**row, "item": item, "sha256": digest, "is_crop": is_crop})
+    return found, labels, left_out

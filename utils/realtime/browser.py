@@ -44,9 +44,10 @@ class BrowserCamera(anywidget.AnyWidget):
             return
         with self._lock:
             begin = time.perf_counter()
-            frame = decode_image(bytes(buffers[0]))
-            if frame is None:
-                self.send({**content, "kind": "error", "text": "The kernel got no picture."})
+            try:
+                frame = decode_image(bytes(buffers[0]) if buffers else b"")
+            except ValueError as error:
+                self.send({**content, "kind": "error", "text": f"The kernel got {error}."})
                 return
             height, width = frame.shape[:2]
             # The browser waits for an answer: it gets one also where labelling fails.

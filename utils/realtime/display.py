@@ -1,12 +1,14 @@
 """What a person sees: boxes and labels on a frame, and a window."""
 
 import os
+import subprocess
 import sys
 
 import cv2
 
 BOX_COLOUR = (80, 200, 60)  # BGR
 TEXT_COLOUR = (255, 255, 255)
+WAIT_FOR_DISPLAY = 10  # seconds
 WINDOW_TITLE = "gender and emotion (q ends)"
 
 
@@ -52,10 +54,16 @@ def _write(picture, text, left, bottom, scale):
 
 
 def can_open_window():
-    """Say whether there is a display; without one `cv2.imshow` aborts the process."""
-    if sys.platform.startswith("linux"):
-        return bool(os.environ.get("DISPLAY"))  # OpenCV's wheel has no Wayland support
-    return True
+    """Say whether a window opens; where no display answers, OpenCV would abort the process."""
+    if not sys.platform.startswith("linux"):
+        return True
+    if not os.environ.get("DISPLAY"):  # OpenCV's wheel has no Wayland support
+        return False
+    attempt = [sys.executable, "-c", "import cv2; cv2.namedWindow('test')"]
+    try:
+        return not subprocess.run(attempt, capture_output=True, timeout=WAIT_FOR_DISPLAY).returncode
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def show_in_window(picture):

@@ -6,7 +6,7 @@ import numpy as np
 
 from utils.data.prepared import EMOTIONS, GENDERS
 from utils.data.preprocessing import crop_face, prepare_face
-from utils.networks.contract import find_network
+from utils.networks.contract import find_network, networks
 from utils.networks.litert import compile_litert
 
 DEFAULT_EMOTION_MODEL = "emotion_ferplus"
@@ -173,6 +173,12 @@ def _open(model):
     if not isinstance(model, str):
         network, contract = model
         return lambda: network, contract
+    if model.endswith((".json", ".h5", ".hdf5", ".keras")):
+        raise ValueError(
+            f"{model} is a file of Keras, and networks are known by name here "
+            f"({', '.join(networks())}): build yours in Keras 3, load its weights into it, and "
+            "give FaceClassifier that network and a contract, as notebook 05 does under Your turn"
+        )
     path, contract = find_network(model)
 
     def load_model():

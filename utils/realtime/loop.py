@@ -109,14 +109,14 @@ def run(
         bar = tqdm(source, desc=source.name, total=total, unit="frame", leave=False)
         stack.enter_context(bar)
         try:
-            for number, seconds, frame in _in_time(bar, source, show is not None, skip_late):
+            for frame in _in_time(bar, source, show is not None, skip_late):
                 if mirror:
                     frame = cv2.flip(frame, 1)
                 faces = engine.label(frame)
                 with engine.watch("drawing"):
                     picture = annotate(frame, faces, str(engine.watch))
                 with engine.watch("writing"):
-                    write(seconds, number, faces, picture)
+                    write(faces, picture)
                 frames += 1
                 frames_with_face += bool(faces)
                 if show is not None and show(picture) is False:
@@ -126,26 +126,23 @@ def run(
                     stop_reason = f"{max_frames} frames were asked for"
                     break
         except KeyboardInterrupt:
-            stop_reason = "ended by Ctrl-C"
+            stop_reason = "interrupted"
     stop_reason = stop_reason or source.stop_reason
     return Summary(frames, frames_with_face, source.skipped, engine.watch.seconds, stop_reason)
 
 
 def _in_time(frames, source, shown, skip_late):
-    """Yield number, second and picture of each frame; if shown, a film at its own speed."""
+    """Yield each frame; if shown, those of a film at its own speed."""
     start, in_a_row = time.perf_counter(), 0
-    for number, frame in enumerate(frames):
-        elapsed = time.perf_counter() - start
-        # Frames of a camera lie where the clock says, all others where their number says.
-        seconds = elapsed if source.live else number / source.frames_per_second
-        late = elapsed > seconds + 1 / source.frames_per_second
-        if shown and skip_late and late and in_a_row < MAX_SKIPPED_IN_A_ROW:
+    for frame in frames:
+        ahead = source.seconds - (time.perf_counter() - start)
+        late = ahead < -1 / source.frames_per_second
+        if shown and skip_late and not source.live and late and in_a_row < MAX_SKIPPED_IN_A_ROW:
             source.skipped += 1
             in_a_row += 1
             continue
         in_a_row = 0
-        yield number, seconds, frame
         if shown and not source.live:
             # Nobody can look at a film at the speed of the processor.
-            ahead = (number + 1) / source.frames_per_second - (time.perf_counter() - start)
             time.sleep(max(0, ahead))
+        yield frame

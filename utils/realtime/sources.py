@@ -1,17 +1,22 @@
 """Frames from a camera, a video file, pictures or arrays, all in the same form."""
 
+import mimetypes
+import os
+import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 
-from utils.files import IMAGE_SUFFIXES, read_image
+from utils.files import is_picture, read_image
 
-PICTURE_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp")
+EXPECTED = "expected the number of a camera, a video, a picture or a folder of pictures"
 DEFAULT_FRAMES_PER_SECOND = 25.0
+LONGEST_STILL = 60.0  # seconds; a clock that goes further at once, or back, is a wrong one
 CAMERA_RETRIES = 10
 CAMERA_RETRY_SECONDS = 0.1
 
@@ -26,7 +31,7 @@ class FrameSource:
         For file names and messages.
     frames : iterator
     frames_per_second : float
-        What the source claims; 25 where it does not say.
+        What the source claims, or more where that is a mean; 25 where it does not say.
     num_frames : int or None
         None where it is not known.
     live : bool
@@ -43,6 +48,14 @@ class FrameSource:
         Whether a frame goes on from the one before; pictures of a folder do not.
     reader : threading.Thread, optional
         Reads a camera; stopped at the end of the block.
+    number : int
+        Of the frame that was given last; pictures that cannot be read have one, too.
+    seconds : float
+        When that frame is to be seen, from the first one on.
+    file : str
+        Name of the file that it is from.
+    unreadable : list of str
+        Names of pictures that could not be read.
     """
 
     name: str
@@ -56,9 +69,16 @@ class FrameSource:
     skipped: int = 0
     film: bool = True
     reader: object = None
+    number: int = 0
+    seconds: float = 0.0
+    file: str = ""
+    unreadable: list = field(default_factory=list)
 
     def __iter__(self):
-        for frame in self.frames:
+        for count, frame in enumerate(self.frames):
+            self.number = count + len(self.unreadable)
+            if self.capture is None:  # what is captured has a clock of its own
+                self.seconds = self.number / self.frames_per_second
             yield to_bgr(frame)
         self.stop_reason = self.stop_reason or "end of the frames"
 
@@ -80,8 +100,9 @@ def open_source(source):
     Parameters
     ----------
     source : int, str, pathlib.Path, numpy.ndarray or list of numpy.ndarray
-        Number of a camera (also as a string), a video, a picture, a folder of pictures (sorted by
-        name), or frames: uint8, BGR (height, width, 3), BGRA or grey.
+        Number of a camera (also as a string), an address, a video, a picture, a folder of pictures
+        (sorted by name), or frames: uint8, BGR (height, width, 3), BGRA or grey. What a file is
+        stands in it, whatever its suffix.
 
     Returns
     -------
@@ -94,32 +115,36 @@ def open_source(source):
     ValueError
         If the file is neither a picture nor a video that OpenCV reads.
     OSError
-        If the camera cannot be opened.
+        If the camera or address cannot be opened.
     """
     if isinstance(source, np.ndarray):
         source = [source] if source.ndim < 4 else list(source)
     if isinstance(source, list):
         return FrameSource("frames", iter(source), num_frames=len(source))
-    if str(source).isdigit():
-        return _open_camera(int(source))
-    path = Path(source).expanduser()
+    text = os.path.expanduser(str(source))
+    if not text.strip():
+        raise ValueError(f"the source is {text!r}: {EXPECTED}")
+    # Also a device by its path. Larger numbers are names of folders, and means of access to OpenCV.
+    camera = re.fullmatch("([0-9]{1,2})", text) or re.fullmatch(
+        "/dev/video([0-9]{1,2})", os.path.realpath(text)
+    )
+    if camera:
+        return _open_camera(int(camera[1]))
+    if re.match("[A-Za-z][A-Za-z0-9+.-]+://", text):
+        return _open_address(text)
+    path = Path(text)
     if path.is_dir():
-        pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
-        if not pictures:
-            raise FileNotFoundError(f"{path} has no pictures ({', '.join(PICTURE_SUFFIXES)})")
-        source = FrameSource(
-            path.name, path=path, film=False, frames_per_second=1.0, num_frames=len(pictures)
-        )
-        source.frames = _pictures(source, pictures)
-        return source
+        return _open_folder(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist: expected the number of a camera, a video, a picture or a "
-            "folder of pictures"
-        )
-    if path.suffix.lower() in PICTURE_SUFFIXES:
+        fault = "is no plain file" if path.exists() else "does not exist"
+        if text.isdecimal():
+            fault += ", and cameras have the numbers 0 to 99"
+        raise FileNotFoundError(f"{path} {fault}: {EXPECTED}")
+    if is_picture(path):
         frames = iter([read_image(path)])
-        return FrameSource(path.stem, frames, path=path, frames_per_second=1.0, num_frames=1)
+        return FrameSource(
+            path.stem, frames, frames_per_second=1.0, num_frames=1, path=path, file=path.name
+        )
     return _open_video(path)
 
 
@@ -145,17 +170,48 @@ def to_bgr(frame):
     return cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR)
 
 
-def _pictures(source, paths):
-    unreadable = []
+def _open_folder(path):
+    files = [file for file in sorted(path.iterdir()) if file.is_file()]
+    pictures = [file for file in files if _claims_to_be_picture(file)]
+    if not pictures:
+        raise FileNotFoundError(
+            f"{path} has no pictures, but {len(files)} other files; folders in it are not looked "
+            "into: give one that has pictures itself"
+        )
+    source = FrameSource(
+        path.resolve().name or "pictures",  # the root of a disk has no name
+        path=path,
+        film=False,
+        frames_per_second=1.0,
+        num_frames=len(pictures),
+    )
+    source.frames = _pictures(source, pictures, len(files) - len(pictures))
+    return source
+
+
+def _claims_to_be_picture(path):
+    """By name or, where that says nothing, by content."""
+    kind = mimetypes.guess_type(path.name)[0] or ""
+    return kind.startswith("image/") or os.access(path, os.R_OK) and is_picture(path)
+
+
+def _pictures(source, paths, others):
     for path in paths:
         try:
             image = read_image(path)
-        except ValueError:
-            unreadable.append(path.name)
+        except (ValueError, OSError):  # one of them must not cost all the others
+            source.unreadable.append(path.name)
             continue
+        source.file = path.name
         yield image
-    if unreadable:
-        source.stop_reason = f"end of the pictures; no images: {', '.join(unreadable)}"
+    source.stop_reason = "end of the pictures"
+    if source.unreadable:
+        names = ", ".join(source.unreadable[:5]) + (" ..." if source.unreadable[5:] else "")
+        source.stop_reason += (
+            f"; {len(source.unreadable)} of {len(paths)} could not be read: {names}"
+        )
+    if others:
+        source.stop_reason += f"; other files: {others}"
 
 
 def _open_camera(number):
@@ -166,9 +222,27 @@ def _open_camera(number):
             f"camera {number} cannot be opened: is one connected, does another program use it, and "
             "may this program use it (system settings)? Try --source 1, or a video file"
         )
-    source = FrameSource(
-        f"camera_{number}", live=True, capture=capture, frames_per_second=_claimed_rate(capture)
-    )
+    return _live(f"camera_{number}", capture)
+
+
+def _open_address(address):
+    """A stream, or a video that lies elsewhere."""
+    capture = cv2.VideoCapture(address)
+    parts = urlsplit(address)
+    if not capture.isOpened():
+        shown = address.replace(f"{parts.netloc.rpartition('@')[0]}@", "")  # without the password
+        raise OSError(
+            f"{shown} cannot be opened: does another player show it, and does it need a name and "
+            "password (rtsp://name:password@...)?"
+        )
+    name = parts.hostname or "stream"
+    if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+        return _film(name, capture, address)
+    return _live(name, capture)
+
+
+def _live(name, capture):
+    source = FrameSource(name, live=True, capture=capture, frames_per_second=_claimed_rate(capture))
     source.reader = _NewestFrames(source)
     source.frames = source.reader.frames()
     return source
@@ -185,6 +259,7 @@ class _NewestFrames(threading.Thread):
         self._source = source
         self._arrived = threading.Condition()
         self._frame = None
+        self._arrival = 0.0
         self._ended = False
         self._stopping = False
 
@@ -210,12 +285,13 @@ class _NewestFrames(threading.Thread):
             failures = 0
             with self._arrived:
                 self._source.skipped += self._frame is not None
-                self._frame = frame
+                self._frame, self._arrival = frame, time.perf_counter()
                 self._arrived.notify()
 
     def frames(self):
         """Yield frames until the camera gives no more."""
         self.start()
+        before = None
         while True:
             with self._arrived:
                 # Under Windows Ctrl-C does not end a wait without a limit.
@@ -223,9 +299,12 @@ class _NewestFrames(threading.Thread):
                     lambda: self._frame is not None or self._ended, timeout=0.5
                 ):
                     pass
-                frame, self._frame = self._frame, None
+                frame, self._frame, arrival = self._frame, None, self._arrival
             if frame is None:
                 break
+            # A machine that slept has no hours of frames to show.
+            self._source.seconds += min(arrival - (before or arrival), LONGEST_STILL)
+            before = arrival
             yield frame
         self._source.stop_reason = (
             f"{self._source.name} gave no frame {CAMERA_RETRIES} times in a row"
@@ -239,34 +318,65 @@ class _NewestFrames(threading.Thread):
 
 
 def _open_video(path):
-    capture = cv2.VideoCapture(str(path))
-    success, first = capture.read()
-    if not success:
-        capture.release()
-        raise ValueError(f"{path} is no video that OpenCV can read")
-    # Some containers do not know their length and claim 0 or a negative number.
-    num_frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    source = FrameSource(
-        path.stem,
-        path=path,
-        capture=capture,
-        frames_per_second=_claimed_rate(capture),
-        num_frames=num_frames if num_frames > 0 else None,
-    )
-    source.frames = _video_frames(source, first)
+    source = _film(path.stem, cv2.VideoCapture(str(path)), str(path))
+    source.path, source.file = path, path.name
     return source
 
 
-def _video_frames(source, frame):
-    count = 0
-    success = True
+def _film(name, capture, address):
+    success, first = capture.read()
+    if not success:
+        capture.release()
+        raise ValueError(f"{address} is no picture, and no video that OpenCV can read")
+    claimed, count = (capture.get(x) for x in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
+    # Some containers do not know their length, and claim 0 or a negative number.
+    known = claimed > 0 and 0 < count < 1e9
+    source = FrameSource(
+        name,
+        capture=capture,
+        frames_per_second=_rate_of_film(address, claimed),
+        num_frames=int(count) if known else None,
+    )
+    source.frames = _film_frames(source, first, count / claimed if known else 0)
+    return source
+
+
+def _film_frames(source, frame, length):
+    """Yield frames, each with its time; where the film does not say it, at an even pace."""
+    success, first, usual = True, _seconds(source.capture), 1 / source.frames_per_second
     while success:
-        count += 1
         yield frame
         success, frame = source.capture.read()
-    # Containers only estimate their length: a few frames less are no fault.
-    if source.num_frames and count < 0.9 * source.num_frames:
-        source.stop_reason = f"the video broke off after {count} of {source.num_frames} frames"
+        now, even = _seconds(source.capture) - first, source.seconds + usual
+        source.seconds = now if 0.001 < now - source.seconds < LONGEST_STILL else even
+    # Containers only estimate their length: a little less is no fault.
+    if source.seconds < 0.9 * length - usual:
+        source.stop_reason = (
+            f"the video broke off after {source.seconds:.1f} of {length:.1f} seconds"
+        )
+
+
+def _rate_of_film(address, claimed):
+    """Frames a second where they are dense.
+
+    Some containers claim the mean of a changing pace, at which a video would lose dense frames, and
+    some their clock's rate.
+    """
+    if DEFAULT_FRAMES_PER_SECOND <= claimed <= 240:
+        return claimed
+    capture = cv2.VideoCapture(address)
+    steps = np.diff([_seconds(capture) for _ in range(100) if capture.grab()])
+    capture.release()
+    plausible = 0 < claimed <= 240
+    rate = claimed if plausible else DEFAULT_FRAMES_PER_SECOND
+    if (steps > 0).any():
+        dense = 1 / np.quantile(steps[steps > 0], 0.25)
+        rate = rate if plausible and dense < 1.5 * rate else dense
+    return float(np.clip(rate, 1, 240))
+
+
+def _seconds(capture):
+    return capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
 
 
 def _claimed_rate(capture):

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from utils.data.preprocessing import shrink
+from utils.data.preprocessing import rescale
 
 FLOW_WIDTH = 320  # frames are reduced to this width before points are followed
 MIN_POINTS = 6
@@ -84,7 +84,8 @@ class FaceTracker:
             In the order in which they were found first.
         """
         grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        grey, scale = shrink(grey, FLOW_WIDTH / frame.shape[1])
+        scale = min(1, FLOW_WIDTH / frame.shape[1])
+        grey = rescale(grey, scale)
         if self._size != frame.shape[:2]:
             self.tracks = []  # another camera, or a window that was resized
         lost = [track for track in self.tracks if not _follow(track, self._grey, grey, scale)]
