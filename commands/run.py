@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -113,12 +114,29 @@ def _default_video_path(source):
     return config.REALTIME_DIR / f"{source.name}{taken}.mp4"
 
 
+@contextmanager
+def _without_log():
+    """Keep TensorFlow's first lines away, which it writes before it reads any setting.
+
+    They look like faults ("could not find cuda drivers") to somebody who starts for the first time.
+    """
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _label(options, window):
     with open_source(options.source) as source:
         options.output = options.output or _default_video_path(source)
         options.csv = options.csv or options.output.with_suffix(".csv")
         print("loading the networks ...")
-        classifier = FaceClassifier(options.emotion, options.gender, options.runtime)
+        with _without_log():
+            classifier = FaceClassifier(options.emotion, options.gender, options.runtime)
         detector = open_detector(options.detector)
         if window:
             print("press q in the window, or close it, to end")
