@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import signal
 import tarfile
 import time
 
@@ -74,3 +75,9 @@ def damage_content(path, _):
     stored = bytearray(gzip.compress(gzip.decompress(path.read_bytes()), compresslevel=0))
     stored[len(stored) // 2] ^= 1
     path.write_bytes(stored)
+
+
+def heed_signals():
+    """In a new process: what started the tests in the background has it ignore these."""
+    for name in ("SIGINT", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from stand_ins import heed_signals
 
 from utils import config
 
@@ -64,8 +65,8 @@ def test_closed_streams_do_not_end_a_command(tmp_path):
 def test_ctrl_c_is_answered_with_a_word():
     code = "import utils, time; print('ready', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", code]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, cwd=config.ROOT, **pipes) as process:
+    settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed_signals}
+    with subprocess.Popen(command, text=True, cwd=config.ROOT, **settings) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == "interrupted\n"

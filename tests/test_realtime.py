@@ -11,7 +11,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from stand_ins import EMOTION, GENDER, noise
+from stand_ins import EMOTION, GENDER, heed_signals, noise
 
 from commands import run as run_command
 from utils import config
@@ -648,7 +648,8 @@ def test_who_stops_the_process_leaves_whole_files_too(name):
         "print('ready', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=config.ROOT) as process:
+    settings = {"stdout": subprocess.PIPE, "preexec_fn": heed_signals}
+    with subprocess.Popen(command, text=True, cwd=config.ROOT, **settings) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(getattr(signal, name))
         assert process.wait() == 130, "as after Ctrl-C"

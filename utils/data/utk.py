@@ -116,8 +116,8 @@ def _note_on_sizes(is_crop):
         return ()
     return (
         f"{(~is_crop).sum():,} of {len(is_crop):,} pictures are not {SIDE} x {SIDE} pixels. They "
-        "may be whole photographs (UTKFace 'in the wild'), which would be taken for faces: get the "
-        "form 'aligned and cropped', or cut the faces with a detector of notebook 05.",
+        "may be whole photographs (UTKFace 'in the wild') and would be taken for faces. Get the "
+        "form 'aligned and cropped', or cut the faces out with a detector of notebook 05.",
     )
 
 
