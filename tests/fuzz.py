@@ -8,6 +8,7 @@ the file. Anything else stops with a traceback, after the seed and number that r
 
 import argparse
 import contextlib
+import functools
 import gzip
 import io
 import lzma
@@ -26,9 +27,13 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from commands.checks import check, read_references
+from commands.records import read_run
+from tests.submissions import make_run
 from utils.data.fer import prepare_fer
 from utils.data.prepared import EMOTIONS, read_prepared
 from utils.data.utk import prepare_utk
+from utils.realtime.sources import open_source
 
 ODD_NAMES = ("NA", " ", "Icon\r", "a\nb", 'a,"b"', "a\\nb", "\udcff.jpg", "顔 ü", "x" * 200, "#")
 SOMETHING = (b"\0", b"\xff", b'"', b",", b"\n", b"\r", b" ", b"-", b"9999999999999999999999")
@@ -211,7 +216,53 @@ def fer_folder(chance, folder):
     return prepares(prepare_fer, source, number)
 
 
-KINDS = (fer_csv, fer_folder, utk_folder, utk_tar)
+@functools.cache
+def whole_film():
+    """Bytes of a film of noise."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (48, 48))
+        for image in NOISE:
+            writer.write(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
+        writer.release()
+        return path.read_bytes()
+
+
+def film(chance, folder):
+    """A film, whole or damaged: its frames come in the order of time, and it says how it ended."""
+    source = folder / "film.mp4"
+    source.write_bytes(damaged(chance, whole_film()) if chance.random() < 0.9 else whole_film())
+
+    def use():
+        with open_source(source) as opened:
+            moments = [opened.seconds for _ in opened]
+            assert moments and moments == sorted(moments) and opened.stop_reason
+
+    return source, use
+
+
+def run_folder(chance, folder):
+    """A run of which one file is damaged: read as a whole, or a sentence names that file."""
+    files = small_run()
+    name = chance.choice(list(files))
+    (folder / "run").mkdir()
+    for each, content in files.items():
+        (folder / "run" / each).write_bytes(damaged(chance, content) if each == name else content)
+
+    def use():
+        record = read_run(folder / "run")
+        assert record.test["n"] and np.isfinite(record.test["accuracy"])
+        check(record, read_references())
+
+    return folder / "run" / name, use
+
+
+@functools.cache
+def small_run():
+    return make_run(0, num_images=30)
+
+
+KINDS = (fer_csv, fer_folder, utk_folder, utk_tar, film, run_folder)
 
 
 def attempt(seed, number, folder):
