@@ -9,7 +9,6 @@ from utils.plots import (
     SEVERITY_UNITS,
     plot_accuracies,
     plot_architectures,
-    plot_confusion_matrices,
     plot_confusion_matrix,
     plot_history,
     plot_images,
@@ -34,7 +33,7 @@ def test_confusion_matrix_shows_counts_and_names():
 
 
 def test_normalised_rows_are_shares_and_an_empty_row_stays_empty():
-    _, normalised = plot_confusion_matrices(MATRIX, ["female", "male"])
+    normalised = plot_confusion_matrix(MATRIX, ["female", "male"], normalise=True)
     assert texts(normalised) == ["0.75", "0.25", "0.00", "0.00"]
 
 

@@ -118,15 +118,6 @@ def plot_confusion_matrix(matrix, class_names, normalise=False, ax=None):
     return ax
 
 
-def plot_confusion_matrices(matrix, class_names):
-    """Draw the raw and the normalised matrix side by side; return both axes."""
-    size = 1.5 + 0.6 * len(class_names)
-    _, axes = plt.subplots(1, 2, figsize=(2 * size + 0.5, size), layout="constrained")
-    for ax, normalise in zip(axes, (False, True)):
-        plot_confusion_matrix(matrix, class_names, normalise, ax)
-    return axes
-
-
 def plot_robustness(tables, lowest=0.0):
     """Draw accuracy against severity, a panel for each corruption, with 95 % intervals.
 
