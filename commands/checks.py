@@ -24,7 +24,8 @@ from commands.records import UnfinishedRun as UnfinishedRun
 from commands.records import read_run as read_run
 from commands.records import read_runs as read_runs
 from utils import config
-from utils.data.prepared import CLASSES, fingerprint, load_prepared
+from utils.data.prepared import fingerprint, load_prepared
+from utils.preprocessing import CLASSES
 
 WEIGHTS_NAME = "model.weights.h5"  # as utils.networks.storage has it, which needs TensorFlow
 MAX_WEIGHTS = 2**31

@@ -19,10 +19,11 @@ from utils import config
 from utils.data.batches import views
 from utils.data.fer import prepare_fer
 from utils.data.ferplus import agreed, load_votes
-from utils.data.prepared import EMOTIONS, copies_of_training, fingerprint, load_images, rows_of
+from utils.data.prepared import copies_of_training, fingerprint, load_images, rows_of
 from utils.data.utk import RACES, prepare_utk
 from utils.evaluation import ADULT_AGES, AGE_BANDS, age_bands, evaluate
 from utils.networks.storage import load_network
+from utils.preprocessing import EMOTIONS
 from utils.training import reference
 
 TEN_VIEWS = ", ten views"

@@ -14,8 +14,7 @@ from PIL import Image
 from commands import tables
 from utils import config
 from utils.data.fer import prepare_fer
-from utils.data.prepared import CLASSES, EMOTIONS, face_input_for, load_images
-from utils.data.preprocessing import crop_face, prepare_face
+from utils.data.prepared import load_images
 from utils.data.utk import prepare_utk
 from utils.evaluation import accuracy_by, confusion
 from utils.files import replaced_when_done
@@ -35,6 +34,7 @@ from utils.plots import (
     plot_reliability,
     plot_robustness,
 )
+from utils.preprocessing import CLASSES, EMOTIONS, crop_face, face_input_for, prepare_face
 from utils.realtime.detection import HaarDetector
 from utils.realtime.display import BOX_COLOUR, annotate
 from utils.realtime.engine import Engine

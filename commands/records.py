@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from utils import config
-from utils.data.prepared import CLASSES, SPLITS
+from utils.data.prepared import SPLITS
 from utils.evaluation import evaluate
+from utils.preprocessing import CLASSES
 
 FILES = ("run.json", "history.csv", "predictions.npz")
 # Ours have 12 kB, 5 kB and 400 kB at most.
@@ -99,7 +100,7 @@ class RunRecord:
 
     @property
     def dataset(self):
-        """A key of `utils.data.prepared.CLASSES`."""
+        """A key of `utils.preprocessing.CLASSES`."""
         return self.batches["dataset"]
 
     @property

@@ -31,11 +31,12 @@ from commands.checks import (
 )
 from commands.records import run_folders
 from utils import config
-from utils.data.prepared import CLASSES, SPLITS
+from utils.data.prepared import SPLITS
 from utils.evaluation import confusion, per_class
 from utils.files import replaced_when_done
 from utils.networks.structure import DEPENDS_ON_COPY, differences
 from utils.plots import plot_confusion_matrix, plot_history
+from utils.preprocessing import CLASSES
 
 # Another copy of the data is said here, unlike the rest of what depends on it.
 OF_THE_MACHINE = tuple(name for name in DEPENDS_ON_COPY if name != "data")

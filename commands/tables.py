@@ -5,17 +5,10 @@ import pandas as pd
 
 from utils import config
 from utils.data.ferplus import agreed, load_votes, majority
-from utils.data.prepared import (
-    EMOTIONS,
-    FIVE_EMOTIONS,
-    GENDERS,
-    copies_of_training,
-    fingerprint,
-    load_prepared,
-    rows_of,
-)
+from utils.data.prepared import copies_of_training, fingerprint, load_prepared, rows_of
 from utils.evaluation import AGE_BANDS, accuracy_by, age_bands, evaluate, mcnemar
 from utils.files import replaced_when_done
+from utils.preprocessing import EMOTIONS, FIVE_EMOTIONS, GENDERS
 from utils.training import Run, reference
 
 # Each of our runs is in one family, and some in that of the peers for comparison.

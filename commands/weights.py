@@ -12,9 +12,9 @@ from commands.records import FILES, read_run
 from utils import config
 from utils.data.batches import load_batches
 from utils.data.prepared import fingerprint
-from utils.data.preprocessing import FaceInput
 from utils.evaluation import evaluate
 from utils.models import count_parameters
+from utils.preprocessing import FaceInput
 
 ARCHITECTURE_NAME = "architecture.json"
 MAX_BYTES = {ARCHITECTURE_NAME: 2**22, WEIGHTS_NAME: 2**30}  # ours: 100 kB and 80 MB

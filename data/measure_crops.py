@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from utils.data.prepared import CLASSES, face_input_for, load_split
+from utils.data.prepared import load_split
+from utils.preprocessing import CLASSES, face_input_for
 from utils.realtime.detection import HaarDetector, open_detector
 from utils.realtime.faces import FaceClassifier
 

@@ -21,7 +21,7 @@ from fer.fer import FER
 from peers import measure
 from tqdm.auto import tqdm
 
-from utils.data.prepared import EMOTIONS, face_input_for
+from utils.preprocessing import EMOTIONS, face_input_for
 
 
 def predict(detector, images):

@@ -17,7 +17,7 @@ def measure(name, dataset, face_input, predict, facts):
         Of the package.
     dataset : {"fer2013", "utkface"}
         Prepared.
-    face_input : utils.data.preprocessing.FaceInput
+    face_input : utils.preprocessing.FaceInput
         In which the images are handed on.
     predict : callable
         Images, uint8 (n, height, width, channels), to probabilities, float (n, num_classes).

@@ -31,8 +31,9 @@ from commands.checks import check, read_references
 from commands.records import read_run
 from tests.submissions import make_run
 from utils.data.fer import prepare_fer
-from utils.data.prepared import EMOTIONS, read_prepared
+from utils.data.prepared import read_prepared
 from utils.data.utk import prepare_utk
+from utils.preprocessing import EMOTIONS
 from utils.realtime.sources import open_source
 
 ODD_NAMES = ("NA", " ", "Icon\r", "a\nb", 'a,"b"', "a\\nb", "\udcff.jpg", "顔 ü", "x" * 200, "#")

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 
 from utils.data.batches import load_batches
-from utils.data.prepared import EMOTIONS, GENDERS, face_input_for
 from utils.models import BUILDERS
 from utils.networks.contract import ModelContract
+from utils.preprocessing import EMOTIONS, GENDERS, face_input_for
 from utils.training import train
 
 

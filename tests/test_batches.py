@@ -15,7 +15,8 @@ from utils.data.batches import (
     make_dataset,
     views,
 )
-from utils.data.prepared import FIVE_EMOTIONS, face_input_for, load_split
+from utils.data.prepared import load_split
+from utils.preprocessing import FIVE_EMOTIONS, face_input_for
 
 HALF_WHITE = np.zeros((64, 8, 8, 1), dtype=np.uint8)
 HALF_WHITE[:, :, 4:] = 255

@@ -10,17 +10,10 @@ import pytest
 
 from utils import config
 from utils.data.fer import prepare_fer
-from utils.data.prepared import (
-    FIVE_EMOTIONS,
-    audit,
-    face_input_for,
-    fingerprint,
-    likeness_to_training,
-    load_prepared,
-    load_split,
-)
+from utils.data.prepared import audit, fingerprint, likeness_to_training, load_prepared, load_split
 from utils.data.utk import prepare_utk
 from utils.files import read_image
+from utils.preprocessing import FIVE_EMOTIONS, face_input_for
 
 GREY = face_input_for("fer2013", 48, 48, "grey")
 

@@ -13,8 +13,9 @@ from stand_ins import damage_content, damage_header
 from utils import config
 from utils.data import fer
 from utils.data.fer import prepare_fer
-from utils.data.prepared import EMOTIONS, audit, load_prepared
+from utils.data.prepared import audit, load_prepared
 from utils.files import encode_image, read_image
+from utils.preprocessing import EMOTIONS
 
 # What data/make_sample.py writes: 5 / 2 / 2 of each emotion, a blank one, a copy, a broken row.
 SAMPLE_COUNTS = {"train": 7 * 5 + 1, "valid": 7 * 2, "test": 7 * 2 + 1}

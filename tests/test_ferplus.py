@@ -4,7 +4,8 @@ import pytest
 
 from utils import config
 from utils.data.ferplus import COLUMNS, USAGES, agreed, load_votes, soften
-from utils.data.prepared import EMOTIONS, load_prepared
+from utils.data.prepared import load_prepared
+from utils.preprocessing import EMOTIONS
 from utils.recipes import recipe
 from utils.recipes.recipe import Recipe, train_recipe
 

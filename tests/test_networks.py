@@ -10,7 +10,6 @@ import tensorflow as tf
 from stand_ins import small_network
 
 from utils import config
-from utils.data.prepared import GENDERS, face_input_for
 from utils.models import BUILDERS
 from utils.networks.contract import SHIPPED_NAME, ModelContract, find_network, networks
 from utils.networks.folding import fold_normalization
@@ -22,6 +21,7 @@ from utils.networks.storage import (
     save_architecture_and_weights,
     save_network,
 )
+from utils.preprocessing import GENDERS, face_input_for
 from utils.training import Run
 
 RGB = (48, 48, 3)

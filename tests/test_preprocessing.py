@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from utils.data.preprocessing import FaceInput, crop_face, prepare_face
+from utils.preprocessing import FaceInput, crop_face, prepare_face
 
 GREY = FaceInput(48, 48, "grey")
 RGB = FaceInput(48, 48, "rgb")

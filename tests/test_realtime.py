@@ -16,10 +16,11 @@ from stand_ins import EMOTION, GENDER, heed_signals, noise
 from commands import run as run_command
 from utils import config
 from utils.data.batches import load_batches
-from utils.data.prepared import EMOTIONS, GENDERS, face_input_for, rows_of
+from utils.data.prepared import rows_of
 from utils.files import encode_image, read_image
 from utils.models import build_compact_cnn
 from utils.networks.contract import ModelContract
+from utils.preprocessing import EMOTIONS, GENDERS, face_input_for
 from utils.realtime import display, recording, sources
 from utils.realtime.detection import HaarDetector
 from utils.realtime.display import annotate

@@ -12,12 +12,13 @@ from commands import train as command
 from utils import config
 from utils.data.batches import load_batches, views
 from utils.data.ferplus import load_votes, soften
-from utils.data.prepared import FIVE_EMOTIONS, face_input_for, load_prepared, load_split, rows_of
+from utils.data.prepared import load_prepared, load_split, rows_of
 from utils.files import sha256_of, write_json
 from utils.models import BUILDERS, count_parameters
 from utils.networks.contract import SHIPPED_NAME, ModelContract
 from utils.networks.storage import save_network
 from utils.networks.structure import describe, differences
+from utils.preprocessing import FIVE_EMOTIONS, face_input_for
 from utils.recipes import recipe as recipes
 from utils.recipes import statistics
 from utils.recipes.auxiliary import (

@@ -12,8 +12,8 @@ import pytest
 from commands import report
 from commands.report import MISSING_HTML, build_report
 from utils import config
-from utils.data.prepared import EMOTIONS
 from utils.files import read_json, write_json
+from utils.preprocessing import EMOTIONS
 from utils.training import Run
 
 REFERENCES = config.REFERENCE_DIR

@@ -14,7 +14,7 @@ from commands.figures import FIGURES, MOVING_PICTURE, write_figures
 from commands.results import CHANGE_COLUMNS, build_page, markdown
 from utils import config
 from utils.data.ferplus import majority
-from utils.data.prepared import EMOTIONS
+from utils.preprocessing import EMOTIONS
 from utils.training import load_runs
 
 RUNS_FAMILIES = ("report", "compact", "beyond", "ablations")

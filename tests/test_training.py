@@ -17,8 +17,9 @@ from stand_ins import TINY, Slow, sample_batches, small_network, train_small
 from utils import config
 from utils.data.batches import Batches
 from utils.data.fer import prepare_fer
-from utils.data.prepared import FIVE_EMOTIONS, face_input_for, load_split
+from utils.data.prepared import load_split
 from utils.files import remove, sha256_of
+from utils.preprocessing import FIVE_EMOTIONS, face_input_for
 from utils.training import Run, load_run, load_runs, reference, tabulate, train
 
 LEFT = {"run.json", "history.csv", "predictions.npz", "architecture.json", "model.weights.h5"}

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 import psutil
 from PIL import Image
 
@@ -246,6 +245,8 @@ def read_table(path, advice=GET_AGAIN, columns=(), **settings):
     settings
         Of `pandas.read_csv`.
     """
+    import pandas as pd  # a third of a second, which the loop does not need
+
     with refuse_damaged(path, advice):
         table = pd.read_csv(path, **settings)
     _check_names(path, columns, table, advice)

@@ -27,7 +27,6 @@ from tqdm.auto import tqdm
 from utils import config
 from utils.data.batches import views
 from utils.data.prepared import fingerprint
-from utils.data.preprocessing import FaceInput
 from utils.evaluation import evaluate
 from utils.files import read_json, remove, replaced_when_done, sha256_of, write_json
 from utils.models import count_parameters
@@ -40,6 +39,7 @@ from utils.networks.storage import (
     save_architecture_and_weights,
 )
 from utils.networks.structure import DEPENDS_ON_COPY, describe, differences
+from utils.preprocessing import FaceInput
 
 
 @dataclass(frozen=True)

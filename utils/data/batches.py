@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from utils.data.prepared import CLASSES, PreparedDataset, load_images, load_prepared, rows_of
-from utils.data.preprocessing import FaceInput
+from utils.data.prepared import PreparedDataset, load_images, load_prepared, rows_of
+from utils.preprocessing import CLASSES, FaceInput
 
 AUGMENTATIONS = ("none", "flip", "strong", "heavy", "camera")
 

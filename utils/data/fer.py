@@ -17,7 +17,6 @@ from tqdm.auto import tqdm
 
 from utils import config
 from utils.data.prepared import (
-    EMOTIONS,
     LEFT_OUT_COLUMNS,
     MARKER,
     SPLITS,
@@ -30,6 +29,7 @@ from utils.data.prepared import (
 )
 from utils.data.raw import MAX_FILES, files_in, members_of, state_of
 from utils.files import decode_image, encode_image, refuse_damaged, replaced_when_done
+from utils.preprocessing import EMOTIONS
 
 SIDE = 48
 ENCODING = "utf-8-sig"  # some programs save a csv with a byte order mark

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 
 from utils import config
-from utils.data.prepared import EMOTIONS, load_prepared, rows_of
+from utils.data.prepared import load_prepared, rows_of
 from utils.files import read_table
+from utils.preprocessing import EMOTIONS
 
 RAW_NAMES = ("fer2013new.csv", "ferplus_votes.csv")
 # What else people could answer; it has no class in FER-2013.

@@ -11,31 +11,14 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from utils import config
-from utils.data.preprocessing import FaceInput, prepare_face
 from utils.data.raw import state_of
 from utils.files import read_image, read_json, read_table, write_json
+from utils.preprocessing import CLASSES, face_input_for, prepare_face
 
-EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-FIVE_EMOTIONS = ("angry", "happy", "sad", "surprise", "neutral")
-GENDERS = ("female", "male")  # sorted, as class folders are; index 0 is female
-CLASSES = {"fer2013": EMOTIONS, "utkface": GENDERS}
 SPLITS = ("train", "valid", "test")
-
-# Measured on validation images against the one Haar box found in them: see data/README.md.
-CROPS = {
-    "fer2013": {"crop_scale": 1.03, "crop_shift_down": 0.0, "detail": 48},
-    "utkface": {"crop_scale": 0.97, "crop_shift_down": 0.09, "detail": 200},
-}
 LEFT_OUT_COLUMNS = ["item", "reason"]
 MARKER = "prepared.json"  # written last; a folder that has it is this project's own
 NOTEBOOKS = {"fer2013": "01_prepare_fer", "utkface": "02_prepare_utk"}
-
-
-def face_input_for(dataset, height, width, colour):
-    """The `FaceInput` of a network trained on `dataset`: colour, crop and detail are its own."""
-    if dataset == "fer2013" and colour == "rgb":
-        colour = "grey_as_rgb"
-    return FaceInput(height, width, colour, **CROPS[dataset])
 
 
 @dataclass(frozen=True)

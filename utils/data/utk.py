@@ -10,7 +10,6 @@ from tqdm.auto import tqdm
 
 from utils import config
 from utils.data.prepared import (
-    GENDERS,
     LEFT_OUT_COLUMNS,
     MARKER,
     PreparedDataset,
@@ -21,6 +20,7 @@ from utils.data.prepared import (
 )
 from utils.data.raw import files_in, state_of
 from utils.files import decode_image, replaced_when_done
+from utils.preprocessing import GENDERS
 
 # In the order of the data set's own numbers.
 GENDER_CODES = ("male", "female")

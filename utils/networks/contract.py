@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 
 from utils import config
-from utils.data.preprocessing import FaceInput
 from utils.files import read_json, sha256_of, write_json
+from utils.preprocessing import FaceInput
 
 PIXEL_RANGE = (0, 255)
 SHIPPED_NAME = "network.npz"  # in the folder of a run

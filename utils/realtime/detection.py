@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from utils import config
-from utils.data.preprocessing import rescale
 from utils.files import replaced_when_done, sha256_of
+from utils.preprocessing import rescale
 
 DETECTORS = ("yunet", "haar")
 CASCADE = "haarcascade_frontalface_default.xml"
@@ -43,7 +43,7 @@ COARSER = 4
 SURE = 0.92
 SMALLEST_TURNED = 40
 
-# Networks are trained on crops that are described against the Haar box (CROPS of utils.data).
+# Networks are trained on crops that are described against the Haar box (see CROPS).
 # Measured on validation images of both data sets (data/measure_crops.py): that box is 2.66 times
 # as wide as the mean of the distances eye to eye and eyes to mouth, and the middle of eyes and
 # mouth lies 7 % of the box below its centre.

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.data.prepared import EMOTIONS, GENDERS
-from utils.data.preprocessing import crop_face, prepare_face
 from utils.networks.contract import find_network, networks
 from utils.networks.litert import compile_litert
+from utils.preprocessing import EMOTIONS, GENDERS, crop_face, prepare_face
 
 DEFAULT_EMOTION_MODEL = "emotion_ferplus"
 DEFAULT_GENDER_MODEL = "gender_utk_64"

@@ -8,9 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.data.prepared import EMOTIONS, GENDERS
-from utils.data.preprocessing import rescale
 from utils.files import replaced_when_done
+from utils.preprocessing import EMOTIONS, GENDERS, rescale
 
 VIDEO_SUFFIXES = (".mp4", ".avi")
 LARGEST_SIDE, LEAST_SIDE = 8190, 2  # of a frame of mp4v

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from utils.data.preprocessing import rescale
+from utils.preprocessing import rescale
 
 FLOW_WIDTH = 320  # frames are reduced to this width before points are followed
 MIN_POINTS = 6

@@ -15,10 +15,10 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from utils.data.batches import load_batches
 from utils.data.ferplus import load_votes, soften
-from utils.data.prepared import CLASSES, face_input_for
 from utils.models import BUILDERS
 from utils.networks.precision import fuse_normalization
 from utils.networks.storage import load_network
+from utils.preprocessing import CLASSES, face_input_for
 from utils.recipes.auxiliary import add_labels, add_outputs, build_accuracy, build_loss
 from utils.recipes.statistics import RenewStatistics
 from utils.recipes.teachers import ask_teachers
