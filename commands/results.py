@@ -50,6 +50,8 @@ def build_page():
             split: evaluate(*tables.answers("emotion_ferplus", split, judge="agreed"))["n"]
             for split in ("valid", "test")
         },
+        most_otherwise=round(100 * tables.MOST_OTHERWISE),
+        most_jitter=round(100 * tables.MOST_JITTER),
         groups=markdown(tables.groups_table(), GROUP_COLUMNS),
         seeds=markdown(tables.seeds_table(), SEED_COLUMNS),
         pairs=markdown(tables.pairs_table(), PAIR_COLUMNS),

@@ -168,6 +168,10 @@ PAIRS = (
     *(("gender_utk_64_distilled", "gender_utk_64", whose) for whose in ("all", "18 to 60")),
 )
 
+# The rule by which the loop's emotion network is chosen: see "In front of a camera".
+MOST_OTHERWISE = 0.10  # of resting faces; a person at rest reads a wrong word once in ten
+MOST_JITTER = 0.05  # above the steadiest network
+
 
 def recorded(name):
     """What `record` has kept: dict of numpy.ndarray by split and kind."""
