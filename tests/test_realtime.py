@@ -23,7 +23,6 @@ from utils.networks.contract import ModelContract
 from utils.preprocessing import EMOTIONS, GENDERS, face_input_for
 from utils.realtime import display, recording, sources
 from utils.realtime.detection import HaarDetector
-from utils.realtime.display import annotate
 from utils.realtime.engine import STAGES
 from utils.realtime.faces import (
     DEFAULT_EMOTION_MODEL,
@@ -242,24 +241,6 @@ def test_what_is_not_sure_enough_is_not_said():
     assert face_at((0, 0, 9, 9), gender=0.1).label == "Happy, M"
     assert face_at((0, 0, 9, 9), unsure_below=(0.95, 0.0)).label == "Unsure, F"
     assert face_at((0, 0, 9, 9), unsure_below=(0.9, 0.81)).label == "Happy, ?"
-
-
-@pytest.mark.parametrize("box", [(40, 40, 60, 60), (-30, -30, 80, 80), (130, 90, 90, 90)])
-def test_boxes_are_drawn_on_a_copy_also_at_the_border(box):
-    frame = noise()
-    before = frame.copy()
-    picture = annotate(frame, [face_at(box)], note="30 frames/s")
-    np.testing.assert_array_equal(frame, before)
-    assert picture.shape == frame.shape
-    drawn = (picture == display.BOX_COLOUR).all(axis=-1)
-    assert drawn[:110].sum() > 200
-    labelled = annotate(np.zeros_like(frame), [face_at(box)])
-    assert (labelled.min(axis=-1) > 150).sum() > 30, "the white label is in the picture"
-
-
-def test_no_face_changes_nothing():
-    frame = noise()
-    np.testing.assert_array_equal(annotate(frame, []), frame)
 
 
 def test_video_and_csv_hold_every_frame_and_face(tmp_path, classifier, clip_frames):

@@ -3,16 +3,39 @@
 import os
 import subprocess
 import sys
+from functools import lru_cache
+from math import ceil
+from typing import NamedTuple
 
 import cv2
+import numpy as np
 
-BOX_COLOUR = (80, 200, 60)  # BGR
-TEXT_COLOUR = (255, 255, 255)
+# BGR. Words are dark on green, white on dark: at least 4.5 : 1, see WCAG 2.2, 1.4.3.
+BOX_COLOUR = (80, 200, 60)
+TEXT_COLOUR = (24, 24, 24)
+MARK_COLOURS = ((255, 255, 255), TEXT_COLOUR)
+DOT_COLOUR = (70, 70, 255)
+MARK = "   recording"  # the dot stands in the spaces
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+FONT_CAPITAL = 21  # pixels, height of its capitals at scale 1
+PLATE = 1.75  # height of a label, in capitals
+SMALLEST_CAPITAL = 10  # pixels
+NOWHERE = (0, 0, 0, 0)
 WAIT_FOR_DISPLAY = 10  # seconds
 WINDOW_TITLE = "gender and emotion (q ends)"
 
 
-def annotate(frame, faces, note=""):
+class Label(NamedTuple):
+    """A text and its place: left, top, width, height in pixels."""
+
+    text: str
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def annotate(frame, faces, note="", recording=False):
     """Draw boxes and labels on a copy of a frame.
 
     Parameters
@@ -20,37 +43,184 @@ def annotate(frame, faces, note=""):
     frame : numpy.ndarray, uint8, (height, width, 3) BGR
     faces : list of utils.realtime.faces.Face
     note : str
-        Written in the corner.
+        Written in the lower left corner.
+    recording : bool
+        Whether a red dot and the word stand in the upper left corner.
 
     Returns
     -------
     numpy.ndarray, uint8, (height, width, 3) BGR
     """
     picture = frame.copy()
-    scale = max(0.4, min(frame.shape[:2]) / 500)
+    height, width = frame.shape[:2]
+    side = min(height, width)
+    capital = max(SMALLEST_CAPITAL, side / 45)
+    line = max(1, round(side / 240))
     for face in faces:
-        left, top, width, height = face.box
-        cv2.rectangle(picture, (left, top), (left + width, top + height), BOX_COLOUR, 2)
-        # Over the box as in the report; inside it where the box touches the upper border.
-        bottom = top if top > 40 * scale else max(top, 0) + int(40 * scale)
-        _write(picture, face.caption, left, bottom, scale)
-    if note:
-        _write(picture, note, 4, frame.shape[0] - 2, 0.6 * scale)
+        left, top, box_width, box_height = map(int, face.box)
+        right, bottom = left + box_width, top + box_height
+        cv2.rectangle(picture, (left, top), (right, bottom), BOX_COLOUR, line)
+    corners = []
+    if note and (plate := _fitting_height(note, capital, height, width)):
+        corners.append(Label(note, 0, height - plate, _text_width(note, plate), plate))
+    if recording:
+        plate = _fitting_height(MARK, capital, height, width)
+        word, plate = (MARK, plate) if plate else ("", side // 2)
+        corners.append(Label(word, 0, 0, _text_width(word, plate), plate))
+    for label in [*place_labels(faces, height, width, corners), *corners]:
+        _write(picture, label, *(MARK_COLOURS if label.text == MARK else ()))
+    if recording:
+        centre = (plate // 2, plate // 2)
+        cv2.circle(picture, centre, round(0.3 * plate), DOT_COLOUR, -1, cv2.LINE_AA)
     return picture
 
 
-def _write(picture, text, left, bottom, scale):
+def place_labels(faces, height, width, corners=()):
+    """Say what is written for each face, and where.
+
+    A label stands over its box, else under it, else inside; it moves sideways as far as it must.
+    No label covers another, or the middle of a face. Each face gets its label first, then the
+    caption where there is room; a face without room for its label gets none. Faces of lower
+    track number choose first, so that labels rest while others come and go.
+
+    Parameters
+    ----------
+    faces : list of utils.realtime.faces.Face
+    height, width : int
+        Of the picture, in pixels.
+    corners : list of Label
+        What is written already.
+
+    Returns
+    -------
+    list of Label
+        Inside the picture, in the order of their faces' track numbers.
+    """
+    faces = sorted(faces, key=lambda face: face.track)
+    boxes = [_visible(face.box, height, width) for face in faces]
+    # Eyes, nose and mouth; the rest of a box is hair, chin and background.
+    taken = [
+        (left + (right - left) // 8, top + (bottom - top) // 4,
+         right - (right - left) // 8, bottom - (bottom - top) // 8)
+        for left, top, right, bottom in boxes
+    ]  # fmt: skip
+    taken += [_surroundings(label) for label in corners]
+    labels = {}
+    for number, (face, (left, top, right, bottom)) in enumerate(zip(faces, boxes)):
+        taken.append(NOWHERE)
+        text = face.label
+        plate = _height_for(text, bottom - top, height, width)
+        if not plate or left >= right or top >= bottom:
+            continue
+        for place in (max(top - plate, 0), min(bottom, height - plate), top):
+            label = _beside(text, (left, right), place, plate, width, taken)
+            if label:
+                labels[number] = label
+                taken[-1] = _surroundings(label)
+                break
+    for number, label in labels.items():
+        own = number - len(faces)
+        taken[own], before = NOWHERE, taken[own]
+        left, _, right, _ = boxes[number]
+        caption = faces[number].caption
+        longer = _beside(caption, (left, right), label.top, label.height, width, taken)
+        labels[number] = longer or label
+        taken[own] = _surroundings(longer) if longer else before
+    return list(labels.values())
+
+
+def _visible(box, height, width):
+    left, top, box_width, box_height = map(int, box)
+    right, bottom = left + box_width, top + box_height
+    return max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+
+
+def _edges(label):
+    return label.left, label.top, label.left + label.width, label.top + label.height
+
+
+def _surroundings(label):
+    """The edges with a gap around them: labels that touch read as one."""
+    left, top, right, bottom = _edges(label)
+    gap = label.height // 6
+    return left - gap, top - gap, right + gap, bottom + gap
+
+
+def _height_for(text, face_height, height, width):
+    """Height of a label by its face and the picture, or 0."""
+    side = min(height, width)
+    smallest = max(min(SMALLEST_CAPITAL, side / 8), side / 60)
+    largest = max(smallest, side / 24)
+    return _fitting_height(text, min(max(face_height / 8, smallest), largest), height, width)
+
+
+def _fitting_height(text, capital, height, width):
+    """Height of a label that fits into the picture, or 0 where no letter could be read."""
+    plate = min(ceil(PLATE * capital), height)
+    legible = PLATE * SMALLEST_CAPITAL / 2
+    while plate >= legible and _text_width(text, plate) > width:
+        plate -= 1
+    return plate if plate >= legible else 0
+
+
+def _beside(text, sides, top, plate, picture_width, taken):
+    """A label over at least half of its box's width, as far left as its box if it may, or None."""
+    width = _text_width(text, plate)
+    if width > picture_width:
+        return None
+    left, right = sides
+    preferred = min(left, picture_width - width)
+    half = (right - left) // 2
+    first = max(min(left, right - width) - half, 0)
+    last = min(max(left, right - width) + half, picture_width - width)
+    bottom = top + plate
+    blocked = [
+        (left, right)
+        for left, upper, right, lower in taken
+        if upper < bottom and lower > top and left < last + width and right > first
+    ]
+    places = [preferred, *(left - width for left, _ in blocked), *(right for _, right in blocked)]
+    free = [
+        place
+        for place in places
+        if first <= place <= last
+        and all(right <= place or left >= place + width for left, right in blocked)
+    ]
+    if not free:
+        return None
+    return Label(text, min(free, key=lambda place: abs(place - preferred)), top, width, plate)
+
+
+@lru_cache(maxsize=4096)
+def _text_width(text, plate):
+    return sum(_advance(character, plate) for character in text) + 2 * (plate // 5)
+
+
+def _advance(character, plate):
+    (width, _), _ = cv2.getTextSize(character, FONT, 10, 1)
+    return round((width - 1) * plate / (10 * PLATE * FONT_CAPITAL))
+
+
+@lru_cache(maxsize=512)
+def _glyph(character, plate, colour, plate_colour):
+    """A character on its piece of plate, drawn once: thick smooth lines cost 20 times thin ones."""
+    scale = plate / PLATE / FONT_CAPITAL
     thickness = max(1, round(2 * scale))
-    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    left = max(0, min(left, picture.shape[1] - width - 4))
-    margin = max(3, height // 3)
-    cv2.rectangle(
-        picture, (left, bottom - height - 2 * margin), (left + width + 4, bottom), BOX_COLOUR, -1
-    )
-    cv2.putText(
-        picture, text, (left + 2, bottom - margin), cv2.FONT_HERSHEY_SIMPLEX, scale, TEXT_COLOUR,
-        thickness, cv2.LINE_AA,
-    )  # fmt: skip
+    glyph = np.full((plate, _advance(character, plate), 3), plate_colour, np.uint8)
+    start = (0, plate - round(0.26 * plate))
+    for _ in range(2):  # OpenCV draws thin smooth lines at 80 to 95 % of their colour
+        cv2.putText(glyph, character, start, FONT, scale, colour, thickness, cv2.LINE_AA)
+    return glyph
+
+
+def _write(picture, label, colour=TEXT_COLOUR, plate_colour=BOX_COLOUR):
+    left, top, right, bottom = _edges(label)
+    cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), plate_colour, -1)
+    left += label.height // 5
+    for character in label.text:
+        glyph = _glyph(character, label.height, colour, plate_colour)
+        picture[top:bottom, left : left + glyph.shape[1]] = glyph
+        left += glyph.shape[1]
 
 
 def can_open_window():
