@@ -9,7 +9,8 @@ from stand_ins import TINY, sample_batches
 from utils.data.batches import (
     AUGMENTATIONS,
     RandomAffine,
-    RandomNoise,
+    RandomCamera,
+    RandomLight,
     build_augmentation,
     load_batches,
     make_dataset,
@@ -109,14 +110,54 @@ def test_heavy_erases_a_rectangle_of_half_of_the_images():
         assert mask.mean() < 0.3
 
 
-def test_half_of_the_images_get_noise_each_of_its_own_strength():
-    images = np.full((400, 24, 24, 1), 127, np.float32)
-    noisy = RandomNoise(16, seed=0)(images).numpy()
-    deviations = noisy.std(axis=(1, 2, 3))
-    assert 0.4 < (deviations == 0).mean() < 0.6
-    assert 15 < deviations.max() < 17.5
-    assert abs(deviations[deviations > 0].mean() - 8) < 1
-    assert abs(noisy.mean() - 127) < 0.2
+def test_changes_of_an_image_do_not_depend_on_one_another():
+    # Black on the left, grey on the right; flips and levels can be read off again.
+    images = np.zeros((2000, 4, 8, 1), np.float32)
+    images[:, :, 4:] = 100
+    flip, _, brightness, contrast = build_augmentation("strong", 0)
+    flipped = flip(images, training=True).numpy()[:, 0, 0, 0] == 100
+    grey = np.full((2000, 4, 4, 1), 127, np.float32)
+    level = brightness(grey, training=True).numpy().mean(axis=(1, 2, 3)) - 127
+    spread = contrast(images, training=True).numpy().std(axis=(1, 2, 3)) / images[0].std()
+    assert np.abs(np.corrcoef([flipped, level, spread]) - np.eye(3)).max() < 0.1
+    assert spread.min() < 0.85 and spread.max() > 1.1, "contrast is lowered and raised"
+
+
+def test_light_is_another_exposure_contrast_and_side():
+    grey = np.full((500, 16, 16, 1), 127, np.float32)
+    exposed = RandomLight(gamma=2, contrast=1, side=0, seed=0)(grey).numpy()
+    assert exposed.std(axis=(1, 2, 3)).max() < 1e-3
+    exponents = np.log(exposed[:, 0, 0, 0] / 255) / np.log(127 / 255)
+    assert 0.5 <= exponents.min() < 0.55 and 1.9 < exponents.max() <= 2.001
+    noise = np.random.default_rng(0).uniform(60, 190, (500, 16, 16, 1)).astype(np.float32)
+    contrast = RandomLight(gamma=1, contrast=1.5, side=0, seed=0)(noise).numpy()
+    np.testing.assert_allclose(contrast.mean(axis=(1, 2, 3)), noise.mean(axis=(1, 2, 3)), atol=0.5)
+    factors = contrast.std(axis=(1, 2, 3)) / noise.std(axis=(1, 2, 3))
+    assert 0.66 < factors.min() < 0.7 and 1.4 < factors.max() < 1.51
+    lit = RandomLight(gamma=1, contrast=1, side=0.4, seed=0)(grey).numpy()[..., 0]
+    opposite = lit + lit[:, ::-1, ::-1]
+    np.testing.assert_allclose(opposite, 254, atol=1e-2)  # what one side gains the other loses
+    assert 1.3 < (lit / 127).max() < 1.6
+
+
+def test_a_camera_costs_detail_noise_and_compression():
+    sharp = np.random.default_rng(0).integers(0, 256, (300, 24, 24, 1)).astype(np.float32)
+    reduced = RandomCamera(detail=0.3, noise=0, quality=99, seed=1)(sharp).numpy()
+    errors = np.abs(reduced - sharp).mean(axis=(1, 2, 3))
+    assert errors[:150].min() > 20 and errors[150:].max() < 10, "JPEG of the best quality is near"
+    grey = np.full((400, 24, 24, 1), 127, np.float32)
+    noisy = RandomCamera(detail=1, noise=16, quality=99, seed=0)(grey).numpy()
+    deviations = noisy[:260].std(axis=(1, 2, 3))
+    assert 0.4 < (deviations < 0.01).mean() < 0.6 and 14 < deviations.max() < 17.5
+    assert abs(noisy.mean() - 127) < 0.3
+    coarse = RandomCamera(detail=1, noise=0, quality=20, seed=0)(sharp).numpy()
+    errors = np.abs(coarse - sharp).mean(axis=(1, 2, 3))
+    assert errors[:200].max() < 0.01 and errors[200:].min() > 0.1
+
+
+def test_old_references_are_not_taken_for_what_is_done_now(prepared_workspace):
+    plain, changed = (sample_batches(augmentation=x)[0].made_of for x in ("flip", "camera"))
+    assert "augmentation_version" not in plain and changed["augmentation_version"] == 2
 
 
 def test_images_are_interpolated_to_the_input_size():

@@ -22,7 +22,7 @@ from utils.preprocessing import FIVE_EMOTIONS, face_input_for
 from utils.recipes import recipe as recipes
 from utils.recipes import statistics
 from utils.recipes.auxiliary import (
-    WEIGHT,
+    WEIGHTS,
     add_labels,
     add_outputs,
     build_accuracy,
@@ -90,7 +90,7 @@ def test_labels_lie_side_by_side(prepared_workspace, class_names):
 def test_the_loss_is_a_sum_over_blocks(smoothing):
     noise = np.random.default_rng(0)
     expected, truths, answers = np.zeros(4), [], []
-    for size, weight in ((2, 1), (6, WEIGHT), (5, WEIGHT)):
+    for size, weight in ((2, 1), (6, WEIGHTS["age"]), (5, WEIGHTS["race"])):
         truth = np.eye(size)[noise.integers(size, size=4)]
         answer = noise.dirichlet(np.ones(size), 4)
         softened = (1 - smoothing) * truth + smoothing / size
@@ -113,7 +113,8 @@ def test_the_accuracy_is_of_the_class_alone():
 
 def test_further_outputs_come_after_the_class():
     model = build(GENDER)
-    wider = add_outputs(model, ("age", "race"))
+    wider, kept = add_outputs(model, ("age", "race"))
+    assert kept is model, "age and race are not kept"
     images = np.random.default_rng(0).uniform(0, 255, (3, 16, 16, 3)).astype(np.float32)
     answers = wider(images, training=False).numpy()
     assert answers.shape == (3, 13)
@@ -140,6 +141,30 @@ def test_a_run_told_more_keeps_the_class_alone(prepared_workspace, bfloat16):
     assert fused == bfloat16
     assert made_of["batches"]["labels"] == "classes with age, race"
     assert train_recipe(TOLD, "told", bfloat16) == run and len(load_runs(config.RUNS_DIR)[0]) == 1
+
+
+def test_people_s_votes_are_an_answer_of_their_own(prepared_workspace):
+    recipe = replace(SMALL, auxiliary=("votes",), average_views=True)
+    run = train_recipe(recipe, "two_labels", bfloat16=True)
+    batches = load_batches("fer2013", "valid", recipe.face_input)
+    images = batches.images.astype(np.float32)
+    answers = run.load_model().predict(images, verbose=0)
+    for output, expected in zip(("", "votes"), answers, strict=True):
+        np.testing.assert_allclose(run.predictions("valid", output=output)[1], expected, atol=1e-5)
+    assert np.abs(answers[0] - answers[1]).max() > 1e-3
+    averaged = np.mean(
+        [run.load_model().predict(x.astype(np.float32), verbose=0)[1] for x in views(images)],
+        axis=0,
+    )
+    stored = run.predictions("valid", averaged=True, output="votes")[1]
+    np.testing.assert_allclose(stored, averaged, atol=1e-5)
+    # Learned are both: the label, and what at least two people say.
+    labels = add_labels(batches, ("votes",)).labels
+    np.testing.assert_array_equal(labels[:, :7], batches.labels)
+    for row, votes in zip(labels[:, 7:], load_votes("valid"), strict=True):
+        counted = votes * (votes > 1)
+        if counted.any():
+            np.testing.assert_allclose(row, counted / counted.sum(), atol=1e-6)
 
 
 # How a model is compiled
@@ -330,6 +355,24 @@ def test_teachers_give_half_of_each_label(prepared_workspace, handed_over, capsy
     assert np.abs(handed_over[2].train.labels - call.train.labels).max() > 1e-3
 
 
+def test_patient_teachers_see_what_the_network_sees(prepared_workspace, handed_over):
+    teachers = [ship_untrained("one", seed=1), ship_untrained("two", seed=2)]
+    changes = {"teachers": ("one", "two"), "patient": True, "augmentation": "strong"}
+    train_recipe(replace(SMALL, auxiliary=("votes",), **changes), "taught")
+    (call,) = handed_over
+    seen = set()
+    for images, labels in call.train.dataset():
+        answers = sum(model(images, training=False).numpy() for model in teachers) / 2
+        own = 2 * labels[:, :7].numpy() - answers
+        np.testing.assert_allclose(np.sort(own, axis=1), [[0] * 6 + [1]] * len(own), atol=1e-5)
+        np.testing.assert_allclose(labels[:, 7:].numpy().sum(axis=1), 1, atol=1e-5)
+        seen |= {image.tobytes() for image in images.numpy()}
+    assert not seen & {x.tobytes() for x in call.train.images.astype(np.float32)}
+    assert call.train.made_of["labels"] == "classes and one and two, patient with votes"
+    images, labels = next(iter(call.valid.dataset()))
+    assert set(np.unique(labels[:, :7])) == {0, 1}, "validation has its own labels"
+
+
 def test_a_finished_run_teaches_where_nothing_is_shipped_by_its_name(prepared_workspace, capsys):
     elder = train_small("elder")
     batches = load_batches("fer2013", "train", elder.contract.face_input)
@@ -426,7 +469,7 @@ def test_every_reference_has_a_recipe_that_makes_what_it_is_made_of():
         keep = networks.setdefault(key, None) or build(built_as(recipe))
         networks[key] = keep
         assert run.facts["parameters"] == [*count_parameters(keep)], name
-        model = add_outputs(keep, recipe.auxiliary) if recipe.auxiliary else keep
+        model = add_outputs(keep, recipe.auxiliary)[0] if recipe.auxiliary else keep
         compile_model(model, recipe, steps=1)
         described = describe(model) | {"epochs": recipe.epochs}
         known = {key: made_of[key] for key in described}

@@ -116,7 +116,7 @@ class Run:
             trained_on=f"{batches['dataset']}, run {self.name}",
         )
 
-    def predictions(self, split, averaged=False):
+    def predictions(self, split, averaged=False, output=""):
         """Labels and probabilities of a split after the last epoch.
 
         Parameters
@@ -124,6 +124,8 @@ class Run:
         split : {"valid", "test"}
         averaged : bool
             The mean over several views of each image, for runs with ``average_views``.
+        output : str
+            Name of a further output that was kept, for instance "votes".
 
         Returns
         -------
@@ -132,6 +134,7 @@ class Run:
         """
         with np.load(self.folder / "predictions.npz") as stored:
             key = f"{split}_averaged" if averaged else f"{split}_probabilities"
+            key += f"_{output}" if output else ""
             return stored[f"{split}_true"], stored[key].astype(np.float32)
 
     @property
@@ -191,7 +194,8 @@ def train(
     average_views : bool
         Score also the mean over `utils.data.batches.views` of each image.
     keep : keras.Model, optional
-        A part of `model` that is to be scored and kept, for outputs that only training needs.
+        A part of `model` that is to be scored and kept, for outputs that only training needs;
+        the first output is the class, others are kept under the names of their layers.
     show_reference : bool
         Where yours is not finished and one of ours was the same training, return ours; `model`
         stays as it is.
@@ -266,7 +270,9 @@ def _check(model, name, train_batches, valid_batches, epochs):
 def _check_outputs(model, batches):
     """Refuse what would be found out after the training only: outputs that are no probabilities."""
     images, labels = next(iter(batches.dataset()))
-    answers = keras.ops.convert_to_numpy(model(images, training=False)).astype(np.float32)
+    # A network may have further outputs: the first is the class.
+    answers = keras.tree.flatten(model(images, training=False))[0]
+    answers = keras.ops.convert_to_numpy(answers).astype(np.float32)
     expected = (len(images), len(batches.class_names))
     if answers.shape != expected or answers.min() < 0 or abs(answers.sum(axis=1) - 1).max() > 0.02:
         raise ValueError(
@@ -300,7 +306,8 @@ def _same_reference(name, made_of):
     ours = Run(config.REFERENCE_DIR / name)
     if not ours.is_finished:
         return None
-    differing = differences(ours.facts["made_of"], made_of, besides=DEPENDS_ON_COPY)
+    besides = (*DEPENDS_ON_COPY, "augmentation_version")
+    differing = differences(ours.facts["made_of"], made_of, besides)
     if differing:
         print(f"{name}: not what our reference was trained with: {'; '.join(differing)}")
         return None
@@ -464,15 +471,19 @@ def _score_and_keep(model, run, valid_batches, average_views):
     """Write predictions, weights and, last, that the run is finished."""
     model = as_float32(model)  # what computed in bfloat16 would be slow on the next machine
     predictions = {}
+    further = [x for output in model.outputs[1:] for x in model.layers if x.output is output]
     for batches in (valid_batches, valid_batches.of("test")):
         answers = [
             model.predict(batches.dataset(images=images), verbose=0)
             for images in (views(batches.images) if average_views else [batches.images])
         ]
         predictions[f"{batches.split}_true"] = batches.y_true.astype(np.uint8)
-        predictions[f"{batches.split}_probabilities"] = answers[0]  # of the images as they are
-        if average_views:
-            predictions[f"{batches.split}_averaged"] = np.mean(answers, axis=0)
+        for number, name in enumerate(["", *(f"_{x.name}" for x in further)]):
+            of_output = [keras.tree.flatten(each)[number] for each in answers]
+            # The first view is the images as they are.
+            predictions[f"{batches.split}_probabilities{name}"] = of_output[0]
+            if average_views:
+                predictions[f"{batches.split}_averaged{name}"] = np.mean(of_output, axis=0)
     scores = evaluate(valid_batches.y_true, predictions["valid_probabilities"])
     with replaced_when_done(run.folder / "predictions.npz") as partial:
         np.savez_compressed(partial, **predictions)

@@ -13,6 +13,8 @@ from utils.data.prepared import PreparedDataset, load_images, load_prepared, row
 from utils.preprocessing import CLASSES, FaceInput
 
 AUGMENTATIONS = ("none", "flip", "strong", "heavy", "camera")
+# In 1, all layers of "strong" and more drew the same numbers, and contrast was only raised.
+AUGMENTATION_VERSION = 2
 
 
 class RandomAffine(keras.layers.Layer):
@@ -57,28 +59,84 @@ class RandomAffine(keras.layers.Layer):
         )
 
 
-class RandomNoise(keras.layers.Layer):
-    """Adds normal noise to half of the images, of a standard deviation drawn for each.
+class RandomLight(keras.layers.Layer):
+    """Another exposure, another contrast, and light from one side, drawn for each image.
 
     Parameters
     ----------
-    limit : float
-        Largest standard deviation, in grey levels.
+    gamma, contrast : float
+        Largest factor, up or down, of the exponent and of the distance from the mean.
+    side : float
+        Largest share by which one border gains light and the opposite one loses it.
     seed : int
     """
 
-    def __init__(self, limit, seed=None):
+    def __init__(self, gamma, contrast, side, seed=None):
         super().__init__()
-        self.limit = limit
+        self.gamma, self.contrast, self.side = np.log(gamma), np.log(contrast), side
         self.random = keras.random.SeedGenerator(seed)
 
     def call(self, images):
         """Change images, float 0..255, (n, height, width, channels)."""
+
+        def draw(limit):
+            shape = (tf.shape(images)[0], 1, 1, 1)
+            return keras.random.uniform(shape, -limit, limit, seed=self.random)
+
+        images = 255 * (images / 255) ** tf.exp(draw(self.gamma))
+        mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
+        images = mean + (images - mean) * tf.exp(draw(self.contrast))
+        x = tf.linspace(-1.0, 1.0, images.shape[2])[None, None, :, None]
+        y = tf.linspace(-1.0, 1.0, images.shape[1])[None, :, None, None]
+        angle = draw(np.pi)
+        slope = x * tf.cos(angle) + y * tf.sin(angle)
+        return tf.clip_by_value(images * (1 + draw(self.side) * slope), 0, 255)
+
+
+class RandomCamera(keras.layers.Layer):
+    """What a camera costs: half of the images lose detail, half get noise, a third are JPEG files.
+
+    Batches are shuffled, so the first half of one is any half.
+
+    Parameters
+    ----------
+    detail : float
+        Smallest share of the pixels along a side to which images are reduced before they are
+        enlarged again.
+    noise : float
+        Largest standard deviation, in grey levels.
+    quality : int
+        Lowest quality of JPEG, of 100.
+    seed : int
+    """
+
+    def __init__(self, detail, noise, quality, seed=None):
+        super().__init__()
+        self.detail, self.noise, self.quality = detail, noise, quality
+        self.random = keras.random.SeedGenerator(seed)
+
+    def call(self, images):
+        """Change images, float 0..255, (n, height, width, channels)."""
+        count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+        reduced, others = images[: count // 2], images[count // 2 :]
+        share = keras.random.uniform((), self.detail, 1, seed=self.random)
+        size = tf.cast(share * tf.constant([height, width], tf.float32), tf.int32)
+        reduced = tf.image.resize(tf.image.resize(reduced, size, antialias=True), (height, width))
+        images = tf.concat([reduced, others], axis=0)
+        # Below zero half of the time: no noise.
         deviation = keras.random.uniform(
-            (tf.shape(images)[0], 1, 1, 1), -self.limit, self.limit, seed=self.random
+            (count, 1, 1, 1), -self.noise, self.noise, seed=self.random
         )
         noise = keras.random.normal(tf.shape(images), seed=self.random)
-        return tf.clip_by_value(images + tf.nn.relu(deviation) * noise, 0, 255)
+        images = tf.clip_by_value(images + tf.nn.relu(deviation) * noise, 0, 255)
+        first = count - count // 3
+        quality = keras.random.randint((count - first,), self.quality, 100, seed=self.random)
+        as_jpeg = tf.map_fn(
+            lambda pair: tf.image.adjust_jpeg_quality(pair[0], pair[1]),
+            (images[first:] / 255, quality),
+            fn_output_signature=tf.TensorSpec(images.shape[1:], tf.float32),
+        )
+        return tf.concat([images[:first], 255 * as_jpeg], axis=0)
 
 
 def _check_augmentation(name):
@@ -95,8 +153,8 @@ def build_augmentation(name, seed):
         "flip" is the report's: left and right swapped for half of the images. "strong" adds
         rotation, zoom, shift, brightness and contrast, for networks that train longer than the
         report's. "heavy" does more of each and erases a rectangle of half of the images (Zhong et
-        al. 2017, arXiv:1708.04896). "camera" adds blur and noise to that, of which the data sets
-        have little. Taught in notebook 03.
+        al. 2017, arXiv:1708.04896). "camera" changes light, detail, noise and compression as
+        cameras do, and erases more. Taught in notebook 03.
     seed : int
 
     Returns
@@ -110,30 +168,35 @@ def build_augmentation(name, seed):
         If the name is unknown.
     """
     _check_augmentation(name)
+    # Layers of one seed would draw the same numbers: what is flipped would be darkened, too.
+    seeds = iter(np.random.SeedSequence(seed).generate_state(4).tolist())
     layers = []
     if name != "none":
         layers += [keras.layers.RandomFlip("horizontal", seed=seed)]
     if name == "strong":
         layers += [
-            RandomAffine(degrees=11, zoom=0.12, shift=0.08, seed=seed),
-            keras.layers.RandomBrightness(0.15, value_range=(0, 255), seed=seed),
-            keras.layers.RandomContrast(0.25, value_range=(0, 255), seed=seed),
+            RandomAffine(degrees=11, zoom=0.12, shift=0.08, seed=next(seeds)),
+            keras.layers.RandomBrightness(0.15, value_range=(0, 255), seed=next(seeds)),
+            # Of one number, Keras makes a factor that only raises contrast.
+            keras.layers.RandomContrast((0.25, 0.25), value_range=(0, 255), seed=next(seeds)),
         ]
     if name in ("heavy", "camera"):
+        layers += [RandomAffine(degrees=15, zoom=0.2, shift=0.12, seed=next(seeds))]
+    if name == "heavy":
         layers += [
-            RandomAffine(degrees=15, zoom=0.2, shift=0.12, seed=seed),
-            keras.layers.RandomBrightness(0.2, value_range=(0, 255), seed=seed),
-            keras.layers.RandomContrast(0.3, value_range=(0, 255), seed=seed),
+            keras.layers.RandomBrightness(0.2, value_range=(0, 255), seed=next(seeds)),
+            keras.layers.RandomContrast((0.3, 0.3), value_range=(0, 255), seed=next(seeds)),
         ]
     if name == "camera":
         layers += [
-            keras.layers.RandomGaussianBlur((0.5, 0.5), kernel_size=5, sigma=(0, 1), seed=seed),
-            RandomNoise(16, seed=seed),
+            RandomLight(gamma=1.6, contrast=1.4, side=0.4, seed=next(seeds)),
+            RandomCamera(detail=0.4, noise=12, quality=30, seed=next(seeds)),
         ]
     if name in ("heavy", "camera"):
+        largest = 0.25 if name == "heavy" else 0.4
         layers += [
             keras.layers.RandomErasing(
-                factor=(0.5, 0.5), scale=(0.02, 0.25), fill_value=128, seed=seed
+                factor=(0.5, 0.5), scale=(0.02, largest), fill_value=128, seed=next(seeds)
             )
         ]
     return layers
@@ -147,6 +210,7 @@ def make_dataset(
     augmentation="none",
     mixup=0.0,
     shuffle_seed=None,
+    teach=None,
 ):
     """Batches of images and labels.
 
@@ -165,6 +229,8 @@ def make_dataset(
         distribution of this parameter (Zhang et al. 2018, arXiv:1710.09412).
     shuffle_seed : int, optional
         Shuffles anew each epoch; None keeps the order.
+    teach : callable, optional
+        Takes a batch as the network will see it, and its labels, and gives others.
 
     Returns
     -------
@@ -189,7 +255,7 @@ def make_dataset(
         if mix:
             mixed = mix({"images": batch, "labels": targets})
             batch, targets = mixed["images"], mixed["labels"]
-        return batch, targets
+        return batch, teach(batch, targets) if teach else targets
 
     # One call at a time: the layers' random state makes a parallel map depend on chance.
     return dataset.batch(batch_size).map(transform).prefetch(tf.data.AUTOTUNE)
@@ -218,6 +284,8 @@ class Batches:
     seed : int
     labels_from : str
         Where the labels are from: "classes", or what took their place.
+    teach : callable, optional
+        See `make_dataset`.
     """
 
     decode: Callable
@@ -233,6 +301,7 @@ class Batches:
     mixup: float
     seed: int
     labels_from: str = "classes"
+    teach: Callable | None = None
 
     @property
     def images(self):
@@ -255,6 +324,7 @@ class Batches:
             augmentation=self.augmentation if training else "none",
             mixup=self.mixup if training else 0.0,
             shuffle_seed=self.seed + epochs_done if training else None,
+            teach=self.teach if training else None,
         )
 
     def of(self, split):
@@ -279,7 +349,9 @@ class Batches:
     @property
     def made_of(self):
         """All that decides what is learned, as JSON has it."""
-        return {
+        plain = self.augmentation in ("none", "flip")
+        version = {} if plain else {"augmentation_version": AUGMENTATION_VERSION}
+        return version | {
             "dataset": self.prepared.dataset,
             "split_name": self.split_name,
             "classes": list(self.class_names),

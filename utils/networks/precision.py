@@ -50,23 +50,34 @@ def fuse_normalization(model):
 
 def as_float32(model):
     """A model of Keras' own layers that computes in float32: the model itself if it does."""
+    return with_policy(model, "float32")
+
+
+def with_policy(model, policy):
+    """A model of Keras' own layers that computes as a policy says; its outputs stay float32."""
     policies = {layer.dtype_policy.name for layer in model.layers}
     fused = any(type(layer) is FusedBatchNormalization for layer in model.layers)
-    if policies == {"float32"} and not fused:
+    if policies == {policy} and not fused:
         return model
 
     def clone(layer):
         is_fused = type(layer) is FusedBatchNormalization
         kind = keras.layers.BatchNormalization if is_fused else type(layer)
-        return kind.from_config(layer.get_config() | {"dtype": "float32"})
+        is_output = any(layer.output is x for x in model.outputs)
+        return kind.from_config(layer.get_config() | {"dtype": "float32" if is_output else policy})
 
     return _copied(model, clone)
 
 
+def uncompiled(model):
+    """The same layers without optimizer, whose variables are twice as many, and without loss."""
+    outputs = model.outputs if model.outputs[1:] else model.outputs[0]
+    return keras.Model(model.inputs[0], outputs, name=model.name)
+
+
 def _copied(model, clone):
     # A copy of a compiled model would be compiled as well, which fails for a loss of one's own.
-    uncompiled = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    copy = keras.models.clone_model(uncompiled, clone_function=clone)
+    copy = keras.models.clone_model(uncompiled(model), clone_function=clone)
     copy.set_weights(model.get_weights())
     copy.jit_compile = False
     return copy

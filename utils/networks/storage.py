@@ -9,22 +9,18 @@ import numpy as np
 from utils.files import replaced_when_done, sha256_of
 from utils.models import BUILDERS
 from utils.networks.contract import OWN_ARCHITECTURE, find_network
+from utils.networks.precision import uncompiled
 
 WEIGHTS_NAME = "model.weights.h5"
 
 
 def save_architecture_and_weights(model, folder):
     """Save the report's pair of files: ``architecture.json`` and ``model.weights.h5``."""
-    folder, model = Path(folder), _uncompiled(model)
+    folder, model = Path(folder), uncompiled(model)
     with replaced_when_done(folder / "architecture.json") as partial:
         partial.write_text(model.to_json(indent=1), encoding="utf-8")
     with replaced_when_done(folder / WEIGHTS_NAME) as partial:
         model.save_weights(partial)
-
-
-def _uncompiled(model):
-    """The same layers without optimizer, whose variables are twice as many, and without loss."""
-    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
 
 def check_that_it_loads(model):
@@ -36,7 +32,7 @@ def check_that_it_loads(model):
         With what Keras says.
     """
     try:
-        keras.models.model_from_json(_uncompiled(model).to_json())
+        keras.models.model_from_json(uncompiled(model).to_json())
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ValueError(
             "this network cannot be loaded from a file, probably for a layer or function of one's "

@@ -1,8 +1,11 @@
-"""Further outputs that exist only in training: age and race of UTKFace, beside gender.
+"""Further outputs beside the class (multi-task learning).
 
-A network that learns nothing but gender fails most on children. To know that a face is a child's
-may help (Ranjan et al. 2017, arXiv:1611.00851, learn age, gender and more together); notebook 04,
-where this is taught, asks whether it does.
+Age and race of UTKFace exist only in training: a network that learns nothing but gender fails most
+on children, and to know that a face is a child's may help (Ranjan et al. 2017, arXiv:1611.00851,
+learn age, gender and more together); notebook 04, where this is taught, asks whether it does.
+
+People's votes on FER-2013 are kept: FER-2013's labels and FER+ disagree on a quarter of the images,
+and a network that has an answer to each can be asked for either, or for the mean.
 """
 
 from dataclasses import replace
@@ -12,12 +15,15 @@ import numpy as np
 import pandas as pd
 from keras import layers
 
+from utils.data.ferplus import load_votes, soften
 from utils.data.prepared import rows_of
 from utils.data.utk import RACES
 from utils.evaluation import AGE_BANDS, age_bands
+from utils.preprocessing import EMOTIONS
 
-AUXILIARY_CLASSES = {"age": tuple(AGE_BANDS), "race": RACES}
-WEIGHT = 0.3  # of each further output in the loss; the class itself counts 1
+AUXILIARY_CLASSES = {"age": tuple(AGE_BANDS), "race": RACES, "votes": EMOTIONS}
+WEIGHTS = {"age": 0.3, "race": 0.3, "votes": 1.0}  # in the loss; the class itself counts 1
+KEPT = ("votes",)  # scored and kept with the class; the others only have to shape the network
 
 
 def add_labels(batches, names):
@@ -26,18 +32,22 @@ def add_labels(batches, names):
     Parameters
     ----------
     batches : utils.data.batches.Batches
-        Of UTKFace.
-    names : sequence of {"age", "race"}
+        Of UTKFace or, for votes, of FER-2013.
+    names : sequence of {"age", "race", "votes"}
 
     Returns
     -------
     utils.data.batches.Batches
         Its labels are float32 (n, num_classes + further classes): one block of columns after the
-        other, the further ones one-hot.
+        other; age and race one-hot, votes as shares without those of a single person.
     """
     rows = rows_of(batches.prepared, batches.split, batches.class_names)
     blocks = [batches.labels]
     for name in names:
+        if name == "votes":
+            votes = load_votes(batches.split)
+            blocks.append(soften(np.where(votes > 1, votes, 0), batches.y_true)[0])
+            continue
         values = age_bands(rows["age"]) if name == "age" else rows["race"]
         codes = pd.Categorical(values, categories=AUXILIARY_CLASSES[name]).codes
         blocks.append(keras.utils.to_categorical(codes, len(AUXILIARY_CLASSES[name])))
@@ -48,26 +58,33 @@ def add_labels(batches, names):
 
 
 def add_outputs(model, names):
-    """A model with the outputs of another one and further ones, joined to one array.
+    """Give a network further outputs.
 
     Parameters
     ----------
     model : keras.Model
-        Its last layers are a global average, dropout and the classifier. The further outputs see
-        the average without dropout: they only have to shape it.
-    names : sequence of {"age", "race"}
+        Its last layers are a global average, dropout and the classifier. Outputs that are kept
+        see what the classifier sees; the others see the average without dropout.
+    names : sequence of {"age", "race", "votes"}
 
     Returns
     -------
-    keras.Model
-        Shares the layers of `model`: training it trains `model`.
+    joined : keras.Model
+        All outputs as one array, to be trained.
+    kept : keras.Model
+        The class alone or, where there are any, with the outputs that are `KEPT`.
+        Both share the layers of `model`: training one trains the other.
     """
-    pools = [x for x in model.layers if isinstance(x, layers.GlobalAveragePooling2D)]
-    outputs = [model.output]
+    average = [x for x in model.layers if isinstance(x, layers.GlobalAveragePooling2D)][-1].output
+    dropped = [x for x in model.layers if isinstance(x, layers.Dense)][-1].input
+    outputs, kept = [model.output], [model.output]
     for name in names:
-        logits = layers.Dense(len(AUXILIARY_CLASSES[name]), name=f"{name}_logits")(pools[-1].output)
+        x = dropped if name in KEPT else average
+        logits = layers.Dense(len(AUXILIARY_CLASSES[name]), name=f"{name}_logits")(x)
         outputs.append(layers.Activation("softmax", dtype="float32", name=name)(logits))
-    return keras.Model(model.input, layers.Concatenate(dtype="float32")(outputs))
+        kept += [outputs[-1]] * (name in KEPT)
+    joined = keras.Model(model.input, layers.Concatenate(dtype="float32")(outputs))
+    return joined, keras.Model(model.input, kept, name=model.name) if kept[1:] else model
 
 
 def split_columns(array, num_classes, names):
@@ -77,7 +94,7 @@ def split_columns(array, num_classes, names):
 
 
 def build_loss(num_classes, names, label_smoothing):
-    """The loss of the class, and `WEIGHT` times that of each further output."""
+    """The loss of the class and, times `WEIGHTS`, that of each further output."""
 
     def loss(y_true, y_pred):
         cross_entropy = keras.losses.CategoricalCrossentropy(
@@ -85,7 +102,7 @@ def build_loss(num_classes, names, label_smoothing):
         )
         truths, answers = (split_columns(x, num_classes, names) for x in (y_true, y_pred))
         terms = [cross_entropy(truth, answer) for truth, answer in zip(truths, answers)]
-        return terms[0] + WEIGHT * sum(terms[1:])
+        return terms[0] + sum(WEIGHTS[name] * term for name, term in zip(names, terms[1:]))
 
     return loss
 

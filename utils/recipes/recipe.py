@@ -21,7 +21,7 @@ from utils.networks.storage import load_network
 from utils.preprocessing import CLASSES, face_input_for
 from utils.recipes.auxiliary import add_labels, add_outputs, build_accuracy, build_loss
 from utils.recipes.statistics import RenewStatistics
-from utils.recipes.teachers import ask_teachers
+from utils.recipes.teachers import ask_teachers, patient_teachers
 from utils.training import train
 
 
@@ -65,11 +65,14 @@ class Recipe:
         "ferplus" learns from the shares of ten people's votes; validation and test keep their own.
     teachers : tuple of str
         Networks whose mean answer is half of each label, see `utils.recipes.teachers`.
+    patient : bool
+        Teachers see each image as it is changed for the network, in each epoch, and are not asked
+        once about the unchanged ones (Beyer et al. 2022, arXiv:2106.05237).
     initial_weights : str
         Name of a network of the same architecture from whose weights training goes on
         (fine-tuning); empty for random ones.
-    auxiliary : tuple of {"age", "race"}
-        Further outputs while it is trained, see `utils.recipes.auxiliary`.
+    auxiliary : tuple of {"age", "race", "votes"}
+        Further outputs, see `utils.recipes.auxiliary`.
     seed : int
     renew_statistics : bool
         See `utils.recipes.statistics.RenewStatistics`.
@@ -98,6 +101,7 @@ class Recipe:
     ema: float = 0.0
     labels: str = "own"
     teachers: tuple = ()
+    patient: bool = False
     initial_weights: str = ""
     auxiliary: tuple = ()
     seed: int = 0
@@ -145,7 +149,7 @@ def train_recipe(recipe, name, bfloat16=False):
         one of another input or other classes.
     """
     train_batches, valid_batches = (_batches(recipe, split) for split in ("train", "valid"))
-    train_batches = _with_soft_labels(recipe, train_batches)
+    train_batches = _with_soft_labels(recipe, train_batches, bfloat16)
     class_weight = None
     if recipe.class_weight == "balanced":
         present = np.unique(train_batches.y_true)
@@ -154,12 +158,13 @@ def train_recipe(recipe, name, bfloat16=False):
     callbacks = []
     if recipe.renew_statistics:
         augmentation = "none" if recipe.augmentation == "none" else "flip"
-        callbacks = [RenewStatistics(replace(train_batches, augmentation=augmentation, mixup=0.0))]
+        plain = replace(train_batches, augmentation=augmentation, mixup=0.0, teach=None)
+        callbacks = [RenewStatistics(plain)]
     keras.utils.set_random_seed(recipe.seed)
     with _strategy().scope():
         model = keep = build(recipe, bfloat16)
         if recipe.auxiliary:
-            model = add_outputs(keep, recipe.auxiliary)
+            model, keep = add_outputs(keep, recipe.auxiliary)
             train_batches, valid_batches = (
                 add_labels(batches, recipe.auxiliary) for batches in (train_batches, valid_batches)
             )
@@ -197,16 +202,20 @@ def _batches(recipe, split):
     )
 
 
-def _with_soft_labels(recipe, batches):
+def _with_soft_labels(recipe, batches, bfloat16):
     """Training batches with people's votes, or half of what teachers say, as labels."""
     if recipe.labels == "ferplus":
         labels, num_without = soften(load_votes("train"), batches.y_true)
         print(f"{num_without} images without a vote for an emotion keep their label")
         batches = replace(batches, labels=labels, labels_from="votes")
     if recipe.teachers:
-        answers = ask_teachers(recipe.teachers, batches)
         labels_from = f"{batches.labels_from} and {' and '.join(recipe.teachers)}"
-        batches = replace(batches, labels=(batches.labels + answers) / 2, labels_from=labels_from)
+        if recipe.patient:
+            teach = patient_teachers(recipe.teachers, batches, bfloat16)
+            batches = replace(batches, teach=teach, labels_from=f"{labels_from}, patient")
+        else:
+            labels = (batches.labels + ask_teachers(recipe.teachers, batches)) / 2
+            batches = replace(batches, labels=labels, labels_from=labels_from)
     if recipe.initial_weights:
         labels_from = f"{batches.labels_from}, going on from {recipe.initial_weights}"
         batches = replace(batches, labels_from=labels_from)

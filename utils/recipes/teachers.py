@@ -7,11 +7,13 @@ import hashlib
 from dataclasses import replace
 
 import numpy as np
+import tensorflow as tf
 
 from utils import config
 from utils.data.batches import views
 from utils.files import replaced_when_done, sha256_of
 from utils.networks.contract import find_network
+from utils.networks.precision import with_policy
 from utils.networks.storage import build_with_weights
 from utils.training import load_run
 
@@ -55,6 +57,29 @@ def ask_teachers(names, batches):
         with replaced_when_done(path) as partial:
             np.save(partial, np.mean(answers, axis=0))
     return np.load(path)
+
+
+def patient_teachers(names, batches, bfloat16=False):
+    """Teachers that are asked about each batch as the network will see it.
+
+    Parameters, errors: see `ask_teachers`.
+
+    Returns
+    -------
+    callable
+        Takes images and labels of a batch; the first labels, those of the class, become half
+        what the teachers say.
+    """
+    policy = "mixed_bfloat16" if bfloat16 else "float32"
+    teachers = [with_policy(_load(name, batches)[0], policy) for name in names]
+    num_classes = len(batches.class_names)
+
+    def teach(images, labels):
+        answers = sum(teacher(images, training=False) for teacher in teachers) / len(teachers)
+        mixed = (labels[:, :num_classes] + answers) / 2
+        return tf.concat([mixed, labels[:, num_classes:]], axis=1)
+
+    return teach
 
 
 def _load(name, batches):
