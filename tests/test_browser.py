@@ -1,9 +1,11 @@
+import json
 import zlib
 
 import cv2
 import numpy as np
 import pytest
 
+from utils.realtime import display
 from utils.realtime.browser import BrowserCamera
 from utils.realtime.faces import Face
 
@@ -25,7 +27,37 @@ def test_a_frame_is_answered_with_boxes_in_shares_of_the_picture(camera):
     camera._handle_custom_msg({"kind": "frame", "number": 7}, [jpeg(frame)])
     (answer,) = camera.sent
     assert answer["kind"] == "faces" and answer["number"] == 7 and answer["milliseconds"] > 0
-    assert answer["faces"] == [{"box": [0.25, 0.25, 0.5, 0.5], "text": "Sad, M  90% 70%"}]
+    assert answer["boxes"] == [[0.25, 0.25, 0.5, 0.5]]
+    (label,) = answer["labels"]
+    assert label["text"] == "Sad, M"
+    left, top, width, height = label["box"]
+    assert 0 <= left and left + width <= 1 and 0 <= top and 0.1 < height <= 0.3
+    json.dumps(answer)
+
+
+@pytest.mark.parametrize(
+    "emotions, said",
+    [
+        ([], "No face."),
+        (["sad"], "1 face: Sad, M"),
+        (["sad", "happy", "sad"], "3 faces: 2 Sad, M; Happy, M"),
+        (["happy", "sad", "sad"], "3 faces: 2 Sad, M; Happy, M"),
+        ("edcbaa", "6 faces: 2 A, M; B, M; C, M; D, M; others"),
+    ],
+)
+def test_what_is_said_of_a_frame_changes_with_its_labels_alone(camera, emotions, said, monkeypatch):
+    frame = np.zeros((48, 64, 3), np.uint8)
+    for probability in (0.6, 0.9):
+        faces = [Face((1, 1, 9, 9), {x: probability}, {"male": 0.7}) for x in emotions]
+        monkeypatch.setattr(camera, "_label", lambda _, faces=faces: faces)
+        camera._handle_custom_msg({"kind": "frame", "number": 1}, [jpeg(frame)])
+    assert [answer["said"] for answer in camera.sent] == [said, said]
+
+
+def test_the_browser_gets_the_colours_of_the_window(camera):
+    for name, colour in (("box", display.BOX_COLOUR), ("text", display.TEXT_COLOUR)):
+        assert tuple(bytes.fromhex(camera.colours[name][1:])) == colour[::-1]
+    assert {"colours", "frame_width"} <= set(camera.get_state())
 
 
 def test_a_frame_that_cannot_be_labelled_is_answered_too(camera, monkeypatch):

@@ -3,6 +3,7 @@
 // the boxes of a face that moves would trail behind it.
 
 const JPEG_QUALITY = 0.8;
+const SPEAK_EVERY = 2000; // milliseconds: a screen reader needs its time for a sentence
 
 const REASONS = {
   NotAllowedError: "The browser was not allowed to use the camera: allow it in the address bar, then press Start again.",
@@ -18,61 +19,64 @@ function element(name, properties, ...children) {
 
 function render({ model, el }) {
   const video = element("video", { playsInline: true, muted: true });
-  const overlay = element("canvas", { className: "facelab-overlay" });
+  const overlay = element("canvas", { className: "facelab-overlay", role: "img", ariaLabel: "The camera's picture with labels" });
   const asked = document.createElement("canvas"); // the frame that was sent, in full size
   const small = document.createElement("canvas");
-  const start = element("button", { textContent: "Start", type: "button" });
-  const stop = element("button", { textContent: "Stop", type: "button", disabled: true });
-  const state = element("span", { className: "facelab-state", textContent: "Camera off." });
-  state.setAttribute("role", "status");
+  // One button: a second that is disabled after a press would lose the keyboard's focus.
+  const button = element("button", { textContent: "Start", type: "button" });
+  const state = element("span", { textContent: "Camera off.", role: "status" });
+  const rate = element("span", { className: "facelab-rate" });
   el.classList.add("facelab");
   el.append(
-    element("div", { className: "facelab-bar" }, start, stop, state),
+    element("div", { className: "facelab-bar" }, button, state, rate),
     element("div", { className: "facelab-picture" }, video, overlay),
   );
 
   let stream = null;
+  let session = null; // another object from each Start to its Stop
   let number = 0;
   let times = [];
-  let disposed = false;
+  let spoken = 0;
 
   async function begin() {
-    start.disabled = true;
     if (!navigator.mediaDevices) {
-      return fail("Browsers give the camera only to pages from localhost or with https.");
+      return end("Browsers give the camera only to pages from localhost or with https.");
     }
+    const mine = (session = {});
+    button.textContent = "Stop";
+    state.textContent = "Waiting for the camera ...";
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640 }, audio: false });
-      if (disposed) return end(); // the cell was run again while the browser asked
-      stream.getTracks()[0].addEventListener("ended", () => end("The camera went away."));
+      const opened = await navigator.mediaDevices.getUserMedia({ video: { width: 640 }, audio: false });
+      if (session !== mine) return opened.getTracks().forEach((track) => track.stop()); // stopped meanwhile
+      stream = opened;
+      stream.getTracks()[0].addEventListener("ended", () => session === mine && end("The camera went away."));
       video.srcObject = stream;
       await video.play();
-      if (!stream) return; // stopped meanwhile
     } catch (error) {
-      return end(REASONS[error.name] || `The camera could not be opened: ${error.message}`);
+      if (session === mine) end(REASONS[error.name] || `The camera could not be opened: ${error.message}`);
     }
-    stop.disabled = false;
+    if (session !== mine) return;
     state.textContent = "Waiting for the first labels ...";
     times = [];
+    spoken = 0;
     send();
   }
 
-  function fail(text) {
-    state.textContent = text;
-    start.disabled = false;
-  }
-
   function end(text = "Camera off.") {
+    session = null;
+    number += 1; // what the kernel still answers comes too late
     stream?.getTracks().forEach((track) => track.stop());
     stream = null;
     video.srcObject = null;
     overlay.getContext("2d").clearRect(0, 0, overlay.width, overlay.height);
-    stop.disabled = true;
-    fail(text);
+    button.textContent = "Start";
+    state.textContent = text;
+    rate.textContent = "";
   }
 
   function send() {
     if (!stream) return;
+    const mine = session;
     small.width = Math.min(model.get("frame_width"), video.videoWidth);
     small.height = Math.round((small.width * video.videoHeight) / video.videoWidth);
     asked.width = video.videoWidth;
@@ -81,7 +85,7 @@ function render({ model, el }) {
     small.getContext("2d").drawImage(asked, 0, 0, small.width, small.height);
     small.toBlob(
       async (blob) => {
-        if (!stream) return;
+        if (session !== mine) return;
         if (!blob) return end("The browser could not read a frame of the camera.");
         number += 1;
         model.send({ kind: "frame", number }, undefined, [await blob.arrayBuffer()]);
@@ -92,47 +96,47 @@ function render({ model, el }) {
   }
 
   function receive(message) {
-    // An answer to a frame from before Stop is too late.
     if (!stream || message.number !== number) return;
     if (message.kind === "error") return end(message.text);
-    draw(message.faces);
+    draw(message);
     const now = performance.now();
+    if (message.said !== state.textContent && now - spoken > SPEAK_EVERY) {
+      state.textContent = message.said;
+      spoken = now;
+    }
     times = [...times.slice(-20), now];
     if (times.length > 1) {
-      const rate = ((times.length - 1) * 1000) / (now - times[0]);
-      const faces = message.faces.length === 1 ? "1 face" : `${message.faces.length} faces`;
-      state.textContent = `${rate.toFixed(0)} frames/s, ${faces}, ${message.milliseconds.toFixed(0)} ms in the kernel`;
+      const perSecond = ((times.length - 1) * 1000) / (now - times[0]);
+      rate.textContent = `${perSecond.toFixed(0)} frames/s, ${message.milliseconds.toFixed(0)} ms in the kernel`;
     }
     requestAnimationFrame(send);
   }
 
-  // Boxes come in shares of the picture, so they fit it whatever its size.
-  function draw(faces) {
+  // The kernel says where labels stand, in shares of the picture: they fit it whatever its size.
+  function draw({ boxes, labels }) {
     overlay.width = asked.width;
     overlay.height = asked.height;
+    const sides = [overlay.width, overlay.height, overlay.width, overlay.height];
+    const inPixels = (box) => box.map((share, index) => share * sides[index]);
+    const { box: boxColour, text: textColour } = model.get("colours");
     const pen = overlay.getContext("2d");
     pen.drawImage(asked, 0, 0);
-    const size = Math.max(14, overlay.height / 24);
-    pen.font = `600 ${size}px system-ui, sans-serif`;
-    pen.lineWidth = 3;
-    for (const { box, text } of faces) {
-      const [left, top, width, height] = [
-        box[0] * overlay.width, box[1] * overlay.height, box[2] * overlay.width, box[3] * overlay.height,
-      ];
-      pen.strokeStyle = pen.fillStyle = "#3cc850";
-      pen.strokeRect(left, top, width, height);
-      const bottom = Math.max(top, 1.4 * size);
-      pen.fillRect(left, bottom - 1.4 * size, pen.measureText(text).width + 10, 1.4 * size);
-      pen.fillStyle = "#ffffff";
-      pen.fillText(text, left + 5, bottom - 0.4 * size);
+    pen.strokeStyle = boxColour;
+    pen.lineWidth = Math.max(2, Math.min(overlay.width, overlay.height) / 240);
+    for (const box of boxes) pen.strokeRect(...inPixels(box));
+    for (const { text, box } of labels) {
+      const [left, top, width, height] = inPixels(box);
+      pen.fillStyle = boxColour;
+      pen.fillRect(left, top, width, height);
+      pen.fillStyle = textColour;
+      pen.font = `600 ${0.78 * height}px system-ui, sans-serif`;
+      pen.fillText(text, left + 0.2 * height, top + 0.77 * height, width - 0.4 * height);
     }
   }
 
-  start.addEventListener("click", begin);
-  stop.addEventListener("click", () => end());
+  button.addEventListener("click", () => (session ? end() : begin()));
   model.on("msg:custom", receive);
   return () => {
-    disposed = true;
     model.off("msg:custom", receive);
     end();
   };

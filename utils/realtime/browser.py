@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import anywidget
@@ -9,12 +10,18 @@ import numpy as np
 import traitlets
 
 from utils.files import decode_image
+from utils.realtime.display import BOX_COLOUR, TEXT_COLOUR, place_labels
 
 HERE = Path(__file__).parent
+MOST_SAID = 4  # different labels in one sentence of a screen reader
+
+
+def _css_colour(bgr):
+    return "#{2:02x}{1:02x}{0:02x}".format(*bgr)
 
 
 class BrowserCamera(anywidget.AnyWidget):
-    """Shows the browser's camera with boxes and labels over each face.
+    """Shows the browser's camera with a box and a label for each face.
 
     Frames go to the kernel one at a time, reduced and as JPEG; nothing is stored. Taught in
     notebooks/05_realtime.ipynb.
@@ -31,6 +38,8 @@ class BrowserCamera(anywidget.AnyWidget):
     _esm = HERE / "browser.js"
     _css = HERE / "browser.css"
     frame_width = traitlets.Int(480).tag(sync=True)
+    colours = traitlets.Dict({"box": _css_colour(BOX_COLOUR), "text": _css_colour(TEXT_COLOUR)})
+    colours.tag(sync=True)
 
     def __init__(self, label, **traits):
         super().__init__(**traits)
@@ -49,19 +58,29 @@ class BrowserCamera(anywidget.AnyWidget):
             except ValueError as error:
                 self.send({**content, "kind": "error", "text": f"The kernel got {error}."})
                 return
-            height, width = frame.shape[:2]
             # The browser waits for an answer: it gets one also where labelling fails.
             failed = "The kernel could not label this frame: JupyterLab's log has its message."
             answer = {**content, "kind": "error", "text": failed}
             try:
-                faces = [
-                    {
-                        "box": list(np.divide(face.box, (width, height, width, height))),
-                        "text": face.caption,
-                    }
-                    for face in self._label(frame)
-                ]
-                milliseconds = 1000 * (time.perf_counter() - begin)
-                answer |= {"kind": "faces", "faces": faces, "milliseconds": milliseconds}
+                answer |= {"kind": "faces", **_drawing(self._label(frame), *frame.shape[:2])}
+                answer["milliseconds"] = 1000 * (time.perf_counter() - begin)
             finally:
                 self.send(answer)
+
+
+def _drawing(faces, height, width):
+    """What the browser draws, in shares of the picture, and what its screen reader says."""
+    sides = (width, height, width, height)
+    number = "1 face" if len(faces) == 1 else f"{len(faces)} faces"
+    labels = sorted(Counter(face.label for face in faces).items(), key=lambda x: (-x[1], x[0]))
+    counted = [label if times == 1 else f"{times} {label}" for label, times in labels]
+    if len(counted) > MOST_SAID:
+        counted[MOST_SAID:] = ["others"]
+    return {
+        "boxes": [list(np.divide(face.box, sides)) for face in faces],
+        "labels": [
+            {"text": text, "box": list(np.divide(place, sides))}
+            for text, *place in place_labels(faces, height, width)
+        ],
+        "said": f"{number}: {'; '.join(counted)}" if faces else "No face.",
+    }
