@@ -19,10 +19,11 @@ from tqdm.auto import tqdm
 
 from utils import config
 from utils.models import BUILDERS
+from utils.networks.storage import load_network
 from utils.realtime.detection import DETECTORS, HaarDetector, fetch_yunet, open_detector
 from utils.realtime.display import annotate
 from utils.realtime.engine import Engine
-from utils.realtime.faces import RUNTIMES, FaceClassifier
+from utils.realtime.faces import DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL, FaceClassifier
 from utils.realtime.sources import open_source
 
 WIDTH, HEIGHT = 640, 360
@@ -125,11 +126,11 @@ def time_frames(label, frames):
     }
 
 
-def seconds_to_first_label(clip, detector, runtime):
+def seconds_to_first_label(clip, detector):
     """From the start of the program to its first labelled frame, with everything loaded anew."""
     source = str(Path(clip).expanduser().resolve())
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--source", source, "--detector", detector, "--runtime", runtime]
+        options = ["--source", source, "--detector", detector]
         output = ["--no-display", "--max-frames", "1", "--output", str(Path(folder) / "frame.mp4")]
         command = [sys.executable, "-m", "commands.run", *options, *output]
         start = time.perf_counter()
@@ -167,14 +168,14 @@ def main(arguments=None):
     for (runtime, detector, faces), row in ours.items():
         rows[f"{runtime}, {detector}, {faces}"] = row
     print(pd.DataFrame(rows).T.to_string(float_format="{:.2f}".format))
-    for runtime, detector in dict.fromkeys(key[:2] for key in ours):
-        seconds = seconds_to_first_label(options.clip, detector, runtime)
-        print(f"from start to first labelled frame, {runtime}, {detector}: {seconds:.1f} s")
+    for detector in dict.fromkeys(key[1] for key in ours):
+        seconds = seconds_to_first_label(options.clip, detector)
+        print(f"from start to first labelled frame, {detector}: {seconds:.1f} s")
     return 0
 
 
 def time_engines(clips):
-    """Time our loop with each runtime and detector that is here.
+    """Time our loop with each detector that is here, its networks run by LiteRT and by Keras.
 
     Parameters
     ----------
@@ -192,12 +193,9 @@ def time_engines(clips):
         print(f"{error}; it was not timed")
         detectors.remove("yunet")
     rows = {}
-    for runtime in RUNTIMES:
-        try:
-            classifier = FaceClassifier(runtime=runtime)
-        except ImportError as error:
-            print(f"{error}; it was not timed")
-            continue
+    names = DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL
+    for runtime, networks in (("litert", names), ("keras", map(load_network, names))):
+        classifier = FaceClassifier(*networks)
         for detector in detectors:
             for faces, clip in clips.items():
                 label = engine_loop(classifier, open_detector(detector))

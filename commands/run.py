@@ -16,12 +16,7 @@ import cv2
 from utils import config
 from utils.realtime.detection import DETECTORS, open_detector
 from utils.realtime.display import can_open_window, show_in_window, wait_for_window
-from utils.realtime.faces import (
-    DEFAULT_EMOTION_MODEL,
-    DEFAULT_GENDER_MODEL,
-    RUNTIMES,
-    FaceClassifier,
-)
+from utils.realtime.faces import DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL, FaceClassifier
 from utils.realtime.loop import STOPPED_BY_USER, run
 from utils.realtime.sources import open_source
 
@@ -84,13 +79,6 @@ def _parse(arguments):
         help="what finds the faces: yunet also finds turned ones (233 kB, downloaded once), haar "
         "is the report's; default: yunet",
     )
-    parser.add_argument(
-        "--runtime",
-        choices=RUNTIMES,
-        default=RUNTIMES[0],
-        help="what computes the networks: litert is lighter (pip install ai-edge-litert); "
-        "default: keras",
-    )
     for name, text in (
         ("--output", "annotated video, .mp4; default: in outputs/realtime"),
         ("--csv", "table of all faces; default: beside the video"),
@@ -136,7 +124,7 @@ def _label(options, window):
         options.csv = options.csv or options.output.with_suffix(".csv")
         print("loading the networks ...")
         with _without_log():
-            classifier = FaceClassifier(options.emotion, options.gender, options.runtime)
+            classifier = FaceClassifier(options.emotion, options.gender)
         detector = open_detector(options.detector)
         if window:
             print("press q in the window, or close it, to end")

@@ -1,6 +1,7 @@
 """A finished run of yours becomes a network that the loop finds: calibrated, with its contract.
 
 python tasks.py ship NAME --accuracy 0.75
+python tasks.py ship emotion_ferplus      makes only the LiteRT file of a network anew
 """
 
 import argparse
@@ -8,11 +9,26 @@ import math
 import sys
 from dataclasses import replace
 
+import numpy as np
+
 from utils.data.ferplus import load_votes
-from utils.evaluation import choose_threshold, fit_temperature, sharpen
-from utils.networks.contract import SHIPPED_NAME, networks
-from utils.networks.storage import calibrate, save_network
-from utils.training import load_run
+from utils.data.prepared import load_split
+from utils.evaluation import (
+    calibration_error,
+    choose_threshold,
+    evaluate,
+    fit_temperature,
+    mcnemar,
+    reliability,
+    sharpen,
+)
+from utils.files import replaced_when_done, sha256_of
+from utils.networks.contract import SHIPPED_NAME, ModelContract, find_network, networks
+from utils.networks.litert import export_litert, run_litert
+from utils.networks.storage import build_with_weights, calibrate, save_network
+from utils.training import Run, load_run, reference
+
+MAX_LOSS = 0.005  # of macro F1 and of calibration, where weights of 8 bits are taken
 
 
 def ship(run, accuracy):
@@ -43,11 +59,8 @@ def ship(run, accuracy):
         If the weights are not on this machine.
     """
     model = run.load_model()
-    y_true, probabilities = run.predictions("valid")
-    if run.facts["made_of"]["batches"]["labels"].startswith("votes"):
-        votes = load_votes("valid")  # what most people say is what it should say
-        judged = votes.any(axis=1)
-        y_true, probabilities = votes.argmax(axis=1)[judged], probabilities[judged]
+    y_true, judged = _labels(run, run.predictions("valid")[0])
+    y_true, probabilities = y_true[judged], run.predictions("valid")[1][judged]
     temperature = fit_temperature(y_true, probabilities)
     threshold, share = choose_threshold(y_true, sharpen(probabilities, temperature), accuracy)
     calibrate(model, temperature)
@@ -56,6 +69,76 @@ def ship(run, accuracy):
     contract = replace(run.contract, temperature=round(temperature, 4), unsure_below=unsure_below)
     save_network(model, contract, run.folder / SHIPPED_NAME)
     return contract, share
+
+
+def _labels(run, y_true):
+    """What a run should say of the validation images, and of which images that is known."""
+    if not run.facts["made_of"]["batches"]["labels"].startswith("votes"):
+        return y_true, np.full(len(y_true), True)
+    votes = load_votes("valid")  # what most people say is what it should say
+    return votes.argmax(axis=1), votes.any(axis=1)
+
+
+def write_litert(path):
+    """Write the LiteRT file of a network beside its weights, and its checksum into its contract.
+
+    Weights of 8 bits are taken where the validation images show no loss by them: of accuracy
+    (McNemar's test, p < 0.05), or of more than `MAX_LOSS` of macro F1 or of calibration.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Of the weights, see `utils.networks.contract.find_network`.
+
+    Returns
+    -------
+    str
+        What was written, in a sentence.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the data set is not prepared.
+    ValueError
+        If LiteRT lacks an operation of the network, which is then run by Keras.
+    """
+    contract = ModelContract.read(path.with_suffix(".json"))
+    dataset = contract.trained_on.split(",")[0]
+    images, y_true, _ = load_split(dataset, "valid", contract.face_input, contract.class_names)
+    run = Run(path.parent) if path.name == SHIPPED_NAME else reference(path.stem)
+    y_true, judged = _labels(run, y_true)
+    model = build_with_weights(path, contract)
+    expected = model.predict(images, verbose=0)
+    litert_path = path.with_suffix(".tflite")
+    with replaced_when_done(litert_path) as partial:
+        export_litert(model, partial, quantized=True)
+        try:
+            answers = run_litert(partial)(images.astype(np.float32))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{litert_path} was not written, and the loop will run this network by Keras: "
+                f"LiteRT lacks an operation of it ({str(error).splitlines()[0]})"
+            ) from error
+        losses = _losses(y_true[judged], answers[judged], expected[judged])
+        if losses:
+            export_litert(model, partial, quantized=False)
+        size = partial.stat().st_size / 1e6
+    replace(contract, litert_sha256=sha256_of(litert_path)).write(path.with_suffix(".json"))
+    bits = f"32 bits, as 8 would lose {' and '.join(losses)}" if losses else "8 bits"
+    return f"{litert_path.name} has {size:.1f} MB, weights of {bits}"
+
+
+def _losses(y_true, probabilities, expected):
+    """What is worse than expected: list of str."""
+    got, wanted = evaluate(y_true, probabilities), evaluate(y_true, expected)
+    errors = [calibration_error(reliability(y_true, x)) for x in (probabilities, expected)]
+    worse = {
+        "accuracy": got["accuracy"] < wanted["accuracy"]
+        and mcnemar(y_true, probabilities, expected)["p_value"] < 0.05,
+        "macro F1": got["macro_f1"] < wanted["macro_f1"] - MAX_LOSS,
+        "calibration": errors[0] > errors[1] + MAX_LOSS,
+    }
+    return [name for name, is_worse in worse.items() if is_worse]
 
 
 def main(arguments=None):
@@ -68,22 +151,27 @@ def main(arguments=None):
     parser.add_argument(
         "--accuracy",
         type=float,
-        required=True,
-        help="wanted of what is not called unsure, on the validation split",
+        help="wanted of what is not called unsure, on the validation split; without it, only the "
+        "LiteRT file of a network that is there is made anew",
     )
     options = parser.parse_args(arguments)
     try:
-        run = load_run(options.name)
-        contract, share = ship(run, options.accuracy)
+        if options.accuracy is None:
+            path, _ = find_network(options.name)
+        else:
+            run = load_run(options.name)
+            contract, share = ship(run, options.accuracy)
+            path = run.folder / SHIPPED_NAME
+            name = next(name for name, there in networks().items() if there == path)
+            print(
+                f"{options.name}: temperature {contract.temperature:.2f}, unsure below "
+                f"{contract.unsure_below:.2f}, which leaves {share:.1%} of the validation images; "
+                f"python tasks.py run --emotion {name} (or --gender) loads it"
+            )
+        print(write_litert(path))
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    name = next(name for name, path in networks().items() if path.parent == run.folder)
-    print(
-        f"{options.name}: temperature {contract.temperature:.2f}, unsure below "
-        f"{contract.unsure_below:.2f}, which leaves {share:.1%} of the validation images; "
-        f"python tasks.py run --emotion {name} (or --gender) loads it"
-    )
     return 0
 
 

@@ -8,5 +8,5 @@ def move_project(patch, folder):
     patch.setenv("FACELAB_SAMPLE", "0")
     patch.delenv("FACELAB_DATA", raising=False)
     patch.setattr(config, "ROOT", folder)
-    for name in ("runs", "reference", "pretrained", "reports", "realtime", "litert"):
+    for name in ("runs", "reference", "pretrained", "reports", "realtime"):
         patch.setattr(config, f"{name.upper()}_DIR", folder / "outputs" / name)

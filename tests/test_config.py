@@ -65,7 +65,7 @@ def test_git_keeps_what_is_ours_and_ignores_what_is_yours():
         return subprocess.run(git, cwd=config.ROOT).returncode == 0
 
     yours = {config.runs_dir(dataset) for dataset in config.RAW_NAMES} | {config.RUNS_DIR}
-    for folder in (*yours, config.REPORTS_DIR, config.REALTIME_DIR, config.LITERT_DIR):
+    for folder in (*yours, config.REPORTS_DIR, config.REALTIME_DIR):
         assert ignored(folder), folder
     for folder in (config.REFERENCE_DIR, config.PRETRAINED_DIR):
         assert folder.is_dir() and not ignored(folder), folder

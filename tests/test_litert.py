@@ -1,74 +1,97 @@
-import subprocess
+"""The loop's networks as LiteRT files: they say what the networks in Keras say."""
+
+import shutil
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from stand_ins import EMOTION, GENDER, noise
 
 from utils import config
-from utils.networks.litert import compile_litert
-from utils.networks.storage import load_network
-from utils.realtime.detection import HaarDetector
-from utils.realtime.engine import Engine
-from utils.realtime.faces import DEFAULT_GENDER_MODEL, RUNTIMES, FaceClassifier
-from utils.realtime.sources import open_source
+from utils.data.batches import load_batches
+from utils.data.prepared import load_images, load_prepared, rows_of
+from utils.files import read_image
+from utils.models import BUILDERS
+from utils.networks.contract import find_network
+from utils.networks.litert import export_litert, load_litert, run_litert
+from utils.networks.storage import load_network, save_network
+from utils.realtime.faces import DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL, FaceClassifier
 
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A folder for what is exported, once for all tests here: an export takes many seconds."""
-    return tmp_path_factory.mktemp("litert")
+PRETRAINED = config.PRETRAINED_DIR
+DATASETS = {DEFAULT_EMOTION_MODEL: "fer2013", DEFAULT_GENDER_MODEL: "utkface"}
+ROUNDING = 0.05  # of a probability, for weights of 8 bits
 
 
 @pytest.fixture
-def interpreter(monkeypatch, exported):
-    """TensorFlow's own interpreter, which has the same interface, where LiteRT is not installed."""
-    monkeypatch.setattr(config, "LITERT_DIR", exported)
-    if "ai_edge_litert" not in sys.modules:
-        stand_in = SimpleNamespace(Interpreter=tf.lite.Interpreter)
-        monkeypatch.setitem(sys.modules, "ai_edge_litert", SimpleNamespace())
-        monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", stand_in)
+def shipped(prepared_workspace, monkeypatch):
+    """Our shipped networks in a project with the drawn sample, prepared."""
+    monkeypatch.setattr(config, "PRETRAINED_DIR", PRETRAINED)
 
 
-def test_outputs_are_those_of_keras_for_any_number_of_faces(interpreter, exported):
-    model, contract = load_network(DEFAULT_GENDER_MODEL)
-    call = compile_litert(lambda: model, contract)
-    noise = np.random.default_rng(0)
-    for count in (1, 4, 4, 1):
-        batch = noise.integers(0, 256, (count, *contract.face_input.shape)).astype(np.float32)
-        expected = model(batch, training=False).numpy()
-        np.testing.assert_allclose(call(batch), expected, atol=1e-3)
-    assert (exported / f"{contract.weights_sha256}.tflite").is_file()
-    compile_litert(None, contract)(batch)  # the file is there: nothing is exported again
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRETRAINED.glob("*.npz")))
+def test_each_shipped_file_is_small_and_says_what_its_weights_say(shipped, name):
+    path, contract = find_network(name)
+    assert path.with_suffix(".tflite").stat().st_size <= 3_000_000
+    prepared = load_prepared(contract.trained_on.split(",")[0])
+    images = np.concatenate(
+        [load_images(prepared, x, contract.face_input)[0] for x in ("train", "valid", "test")]
+    )
+    expected = load_network(name)[0].predict(images, verbose=0)
+    got = load_litert(path, contract)(images.astype(np.float32))
+    assert got.shape == expected.shape and len(set(expected.argmax(axis=1))) > 1
+    np.testing.assert_allclose(got, expected, atol=ROUNDING)
+    assert 1e-5 < np.abs(got - expected).max(), "these are not weights of 8 bits"
+    assert (got.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.98
 
 
-def test_the_loop_says_the_same_by_litert(interpreter):
-    with open_source(config.SAMPLE_CLIP) as source:
-        frames = list(source)[:20:10]
-    said = {}
-    for runtime in RUNTIMES:
-        labels = said[runtime] = []
-        engine = Engine(FaceClassifier(runtime=runtime), HaarDetector())
-        for frame in frames:
-            labels += [(face.box, face.label, face.confidences) for face in engine.label(frame)]
-    assert len(said["keras"]) == 2
-    for keras_face, litert_face in zip(said["keras"], said["litert"], strict=True):
-        assert keras_face[:2] == litert_face[:2]
-        np.testing.assert_allclose(keras_face[2], litert_face[2], atol=1e-3)
+def test_the_loop_sees_what_training_sees(shipped):
+    """One validation image of each data set, as training's batches and as a frame's crop."""
+    classifier = FaceClassifier()
+    for name, dataset in DATASETS.items():
+        model, contract = load_network(name)
+        batches = load_batches(dataset, "valid", contract.face_input)
+        images, _ = next(iter(batches.dataset()))
+        in_training = model(images, training=False).numpy()[0]
+        file = rows_of(batches.prepared, "valid")["file"][0]
+        frame = read_image(batches.prepared.folder / file)
+        # The picture is the crop of a face: this is the Haar box that leads to just this crop.
+        side, box_side = len(frame), len(frame) / contract.face_input.crop_scale
+        left = (side - box_side) / 2
+        box = (left, left - side * contract.face_input.crop_shift_down, box_side, box_side)
+        (face,) = classifier.label([box], classifier.crop(frame, [box]))
+        said = {"fer2013": face.emotion_probabilities, "utkface": face.gender_probabilities}
+        assert tuple(said[dataset]) == contract.class_names
+        np.testing.assert_allclose(list(said[dataset].values()), in_training, atol=ROUNDING)
 
 
-def test_without_the_package_it_says_what_to_do(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(ImportError, match="pip install ai-edge-litert"):
-        FaceClassifier(runtime="litert")
+def test_a_float_file_says_what_keras_says_for_any_number_of_faces(tmp_path):
+    model = BUILDERS["compact"]((48, 48, 1), 7, widths=[8, 16])
+    export_litert(model, tmp_path / "ä.tflite", quantized=False)
+    call = run_litert(tmp_path / "ä.tflite")
+    noise = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1)).astype(np.float32)
+    for count in (1, 4, 2):
+        expected = model(noise[:count], training=False).numpy()
+        np.testing.assert_allclose(call(noise[:count]), expected, atol=1e-5)
 
 
-def test_unknown_runtime_is_refused():
-    with pytest.raises(ValueError, match="'onnx'"):
-        FaceClassifier(runtime="onnx")
+def test_another_file_than_the_contract_s_is_refused(workspace):
+    shutil.copytree(PRETRAINED, config.PRETRAINED_DIR)
+    path = config.PRETRAINED_DIR / f"{DEFAULT_GENDER_MODEL}.tflite"
+    path.write_bytes((PRETRAINED / f"{DEFAULT_EMOTION_MODEL}.tflite").read_bytes())
+    with pytest.raises(ValueError, match="tflite is not the file .*tasks.py ship"):
+        FaceClassifier()
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=path.name):
+        FaceClassifier()
 
 
-def test_the_loop_does_not_wait_for_tensorflow_before_it_needs_it():
-    check = "import sys, utils.realtime.loop; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], cwd=config.ROOT).returncode == 0
+def test_a_network_without_such_a_file_runs_by_keras_or_says_what_to_do(workspace, monkeypatch):
+    model, contract = EMOTION
+    save_network(model, contract, config.PRETRAINED_DIR / "mine.npz")
+    classifier, crop = FaceClassifier("mine", GENDER), noise(48, 48)
+    (face,) = classifier.classify(crop, [(0, 0, 48, 48)])
+    expected = model(classifier.crop(crop, [(0, 0, 48, 48)])[0], training=False).numpy()[0]
+    np.testing.assert_allclose(list(face.emotion_probabilities.values()), expected, atol=1e-3)
+    monkeypatch.setitem(sys.modules, "utils.networks.storage", None)  # as without Keras
+    with pytest.raises(ImportError, match="python tasks.py ship mine makes the file"):
+        FaceClassifier("mine", GENDER)

@@ -170,7 +170,7 @@ def seen_by_both_paths(dataset, model, contract, colour_cast=(0, 0, 0)):
     box_side = side / contract.face_input.crop_scale
     left = side / 2 - box_side / 2
     box = (left, left - side * contract.face_input.crop_shift_down, box_side, box_side)
-    network = _Network(lambda: model, contract)
+    network = _Network((model, contract))
     return in_training, list(network.predict(network.crop(frame, [box]))[0].values())
 
 
@@ -640,14 +640,11 @@ def test_who_stops_the_process_leaves_whole_files_too(name):
 def test_command_line_chooses_the_networks(tmp_path, monkeypatch):
     asked = []
 
-    def no_networks(emotion, gender, runtime):
-        asked.append((emotion, gender, runtime))
+    def no_networks(emotion, gender):
+        asked.append((emotion, gender))
         raise OSError("enough")
 
     monkeypatch.setattr(run_command, "FaceClassifier", no_networks)
     assert run_command.main(["--no-display", "--emotion", "mine", "--gender", "yours"]) == 1
     assert run_command.main(["--no-display"]) == 1
-    assert asked == [
-        ("mine", "yours", "keras"),
-        (DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL, "keras"),
-    ]
+    assert asked == [("mine", "yours"), (DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL)]

@@ -21,7 +21,6 @@ FIGURES_DIR = ROOT / "outputs" / "figures"
 RUNS_DIR = ROOT / "outputs" / "runs"
 REPORTS_DIR = ROOT / "outputs" / "reports"
 REALTIME_DIR = ROOT / "outputs" / "realtime"
-LITERT_DIR = ROOT / "outputs" / "litert"
 
 # File or folder names under raw/, in the order in which they are preferred. train.csv is the
 # challenge's unlabelled form: it is found only to be refused with a reason.

@@ -31,6 +31,8 @@ class ModelContract:
         Range of the input; scaling is the model's first layer.
     weights_sha256 : str
         Of the weights file.
+    litert_sha256 : str
+        Of the ``.tflite`` beside it, which the loop runs; without one, the loop runs Keras.
     temperature : float
         By which the logits were divided, see `utils.networks.storage.calibrate`; the weights
         contain it.
@@ -45,6 +47,7 @@ class ModelContract:
     trained_on: str
     pixel_range: tuple = PIXEL_RANGE
     weights_sha256: str = ""
+    litert_sha256: str = ""
     temperature: float = 1.0
     unsure_below: float = 0.0
 
@@ -87,8 +90,8 @@ def find_network(name):
     paths = networks()
     if name not in paths:
         raise FileNotFoundError(
-            f"no network {name!r}, there are {', '.join(paths)}; python tasks.py ship adds a run "
-            "of yours"
+            f"no network {name!r}, there are {', '.join(paths)}; python tasks.py ship NAME "
+            "--accuracy 0.75 adds a run of yours"
         )
     path = paths[name]
     contract = ModelContract.read(path.with_suffix(".json"))

@@ -1,26 +1,49 @@
-"""LiteRT runs the same networks by a small interpreter: faster for a few faces on a weak laptop.
+"""LiteRT runs the loop's networks: a small interpreter, and files with weights of 8 bits.
 
-Optional: README says how to install it. Source: keras.Model.export, ai.google.dev/edge/litert.
+Source: ai.google.dev/edge/litert (post-training dynamic range quantization), keras.Model.export.
 """
 
-import os
-import sys
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
-from utils import config
-from utils.files import replaced_when_done
+from utils.files import sha256_of
+
+NUM_THREADS = 1  # measured: for one face a call, two take longer
 
 
-def compile_litert(load_model, contract):
-    """Turn a network into a function from a batch to probabilities.
+def load_litert(path, contract):
+    """Load the LiteRT file beside a network's weights.
 
     Parameters
     ----------
-    load_model : callable
-        Gives the keras.Model; called only where no exported file is kept, so that a start from
-        such a file does not wait for Keras.
+    path : pathlib.Path
+        Of the weights, see `utils.networks.contract.find_network`.
     contract : utils.networks.contract.ModelContract
-        Of a shipped network: its LiteRT file is kept under its checksum. Other networks are
-        exported each time.
+
+    Returns
+    -------
+    callable
+        See `run_litert`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not the file that the contract was written for.
+    """
+    path = path.with_suffix(".tflite")
+    if sha256_of(path) != contract.litert_sha256:
+        raise ValueError(
+            f"{path} is not the file that {path.stem}.json was written for (sha256 differs): get "
+            "both again, by git checkout outputs/pretrained, or make the file anew by python "
+            "tasks.py ship and the name of the network"
+        )
+    return run_litert(path)
+
+
+def run_litert(path):
+    """Turn a LiteRT file of `export_litert` into a function from a batch to probabilities.
 
     Returns
     -------
@@ -29,37 +52,40 @@ def compile_litert(load_model, contract):
 
     Raises
     ------
-    ImportError
-        If the package is not installed.
+    RuntimeError
+        If the network has an operation that LiteRT lacks.
     """
-    try:
-        from ai_edge_litert.interpreter import Interpreter  # not a dependency of this project
-    except ImportError as error:
-        install = f"{sys.executable} -m pip install ai-edge-litert"
-        raise ImportError(f"LiteRT is not installed: {install}") from error
-
-    path = (
-        config.LITERT_DIR / f"{contract.weights_sha256 or contract.trained_on.rsplit()[-1]}.tflite"
-    )
-    if not (contract.weights_sha256 and path.is_file()):
-        with replaced_when_done(path) as partial:
-            load_model().export(partial, format="litert", verbose=False)
     # Read here: LiteRT opens no path with other than ASCII letters under Windows.
-    threads = min(4, os.cpu_count() or 1)
-    interpreter = Interpreter(model_content=path.read_bytes(), num_threads=threads)
+    interpreter = Interpreter(model_content=path.read_bytes(), num_threads=NUM_THREADS)
+    interpreter.allocate_tensors()
     input_index = interpreter.get_input_details()[0]["index"]
     output_index = interpreter.get_output_details()[0]["index"]
 
-    shape = None
-
-    def call(batch):
-        nonlocal shape
-        if batch.shape != shape:
-            interpreter.resize_tensor_input(input_index, batch.shape)
-            interpreter.allocate_tensors()
-            shape = batch.shape
-        interpreter.set_tensor(input_index, batch)
+    def call(image):
+        interpreter.set_tensor(input_index, image[None])
         interpreter.invoke()
-        return interpreter.get_tensor(output_index)
+        return interpreter.get_tensor(output_index)[0]
 
-    return call
+    return lambda batch: np.array([call(image) for image in batch])
+
+
+def export_litert(model, path, quantized):
+    """Write the LiteRT file of a network, which takes one image a call.
+
+    Parameters
+    ----------
+    model : keras.Model
+        float32
+    path : pathlib.Path
+        ``.tflite``
+    quantized : bool
+        Weights of 8 bits, which are computed with as such; else of 32.
+    """
+    import tensorflow as tf  # takes seconds, which the loop does not need
+
+    from utils.networks.folding import fold_normalization
+
+    one_image = [tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)]
+    optimizations = [tf.lite.Optimize.DEFAULT] if quantized else []
+    settings = {"input_signature": one_image, "optimizations": optimizations, "verbose": False}
+    fold_normalization(model).export(path, format="litert", **settings)

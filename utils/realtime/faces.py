@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.networks.contract import find_network, networks
-from utils.networks.litert import compile_litert
+from utils.networks.litert import load_litert
 from utils.preprocessing import EMOTIONS, GENDERS, crop_face, prepare_face
 
 DEFAULT_EMOTION_MODEL = "emotion_ferplus"
 DEFAULT_GENDER_MODEL = "gender_utk_64"
-RUNTIMES = ("keras", "litert")
 UNSURE = "unsure"
 
 
@@ -76,28 +75,21 @@ class FaceClassifier:
     Parameters
     ----------
     emotion, gender : str or tuple
-        Name of a network, see `utils.networks.contract.find_network`, or the network and its
-        contract: (keras.Model, ModelContract).
-    runtime : {"keras", "litert"}
-        What computes the networks; see `utils.networks.litert`.
+        Name of a network, see `utils.networks.contract.find_network`, which LiteRT runs; or the
+        network and its contract, (keras.Model, ModelContract), which Keras runs.
 
     Raises
     ------
     ValueError
-        If the runtime is unknown, or a network has other classes.
+        If a network has other classes, or a file is not the one that its contract was written for.
+    FileNotFoundError
+        If there is no network of that name, or it has no LiteRT file any more.
     ImportError
-        If it is not installed.
+        If a network has no LiteRT file and TensorFlow is not installed.
     """
 
-    def __init__(
-        self, emotion=DEFAULT_EMOTION_MODEL, gender=DEFAULT_GENDER_MODEL, runtime=RUNTIMES[0]
-    ):
-        if runtime not in RUNTIMES:
-            raise ValueError(f"runtime is {runtime!r}, expected one of {RUNTIMES}")
-        compile_network = compile_keras if runtime == "keras" else compile_litert
-        self.emotion, self.gender = (
-            _Network(*_open(model), compile_network) for model in (emotion, gender)
-        )
+    def __init__(self, emotion=DEFAULT_EMOTION_MODEL, gender=DEFAULT_GENDER_MODEL):
+        self.emotion, self.gender = _Network(emotion), _Network(gender)
         for network, known in ((self.emotion, EMOTIONS), (self.gender, GENDERS)):
             if not set(network.contract.class_names) <= set(known):
                 raise ValueError(
@@ -133,29 +125,11 @@ class FaceClassifier:
         return [Face(*face, unsure_below) for face in zip(boxes, emotions, genders)]
 
 
-def compile_keras(load_model, contract):
-    """Turn a network into a function from a batch to probabilities, see `compile_litert`.
-
-    It is compiled once for all numbers of faces: `model.predict` costs 50 times as much for one.
-    """
-    import tensorflow as tf  # takes seconds, which LiteRT does not need
-
-    from utils.networks.folding import fold_normalization
-
-    model = fold_normalization(load_model())
-    shape = contract.face_input.shape
-    signature = tf.TensorSpec((None, *shape), tf.float32)
-    call = tf.function(lambda batch: model(batch, training=False), [signature])
-    call(tf.zeros((1, *shape)))  # now, not at the first face
-    return lambda batch: call(batch).numpy()
-
-
 class _Network:
     """What the loop needs of a network: its view of faces, and what it says of them."""
 
-    def __init__(self, load_model, contract, compile_network=compile_keras):
-        self.contract = contract
-        self._call = compile_network(load_model, contract)
+    def __init__(self, model):
+        self.contract, self._call = _open(model)
 
     def crop(self, frame, boxes):
         face_input = self.contract.face_input
@@ -168,10 +142,10 @@ class _Network:
 
 
 def _open(model):
-    """A function that gives the network, and its contract."""
+    """The contract of a network, and a function from a batch to its probabilities."""
     if not isinstance(model, str):
         network, contract = model
-        return lambda: network, contract
+        return contract, _compile_keras(network)
     if model.endswith((".json", ".h5", ".hdf5", ".keras")):
         raise ValueError(
             f"{model} is a file of Keras, and networks are known by name here "
@@ -179,11 +153,26 @@ def _open(model):
             "give FaceClassifier that network and a contract, as notebook 05 does under Your turn"
         )
     path, contract = find_network(model)
-
-    def load_model():
-        # Keras takes seconds, which LiteRT does not need.
+    if contract.litert_sha256:
+        return contract, load_litert(path, contract)
+    try:
         from utils.networks.storage import build_with_weights
+    except ImportError as error:
+        raise ImportError(
+            f"{model} has no LiteRT file, and TensorFlow is not installed here ({error}): "
+            f"python tasks.py ship {model} makes the file"
+        ) from error
+    return contract, _compile_keras(build_with_weights(path, contract))
 
-        return build_with_weights(path, contract)
 
-    return load_model, contract
+def _compile_keras(network):
+    """Compile a keras.Model for all numbers of faces: `predict` costs 50 times as much for one."""
+    import tensorflow as tf  # takes seconds, which LiteRT does not need
+
+    from utils.networks.folding import fold_normalization
+
+    model = fold_normalization(network)
+    signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    call = tf.function(lambda batch: model(batch, training=False), [signature])
+    call(tf.zeros((1, *model.input_shape[1:])))  # now, not at the first face
+    return lambda batch: call(batch).numpy()
