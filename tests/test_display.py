@@ -111,6 +111,21 @@ def test_letters_and_lines_grow_with_face_and_picture(side, face, least_letter, 
     assert through_the_box.sum() / 2 >= least_line
 
 
+def test_letters_have_few_sizes():
+    """A box that grows and shrinks by a pixel seldom changes them."""
+    labels = [
+        place_labels([face_at((200, 200, side, side))], 480, 640)[0] for side in range(40, 250)
+    ]
+    heights = [label.height for label in labels]
+    assert heights == sorted(heights) and 3 <= len(set(heights)) <= 5
+
+
+@pytest.mark.parametrize("box", [(-100, -100, 900, 800), (-300, 50, 900, 900), (0, 0, 640, 480)])
+def test_a_face_larger_than_the_picture_has_a_label(box):
+    (label,) = place_labels([face_at(box)], 480, 640)
+    assert label.top <= 60 and label.left + label.width <= 640
+
+
 @pytest.mark.parametrize("others, most_jumps", [([], 0), ([face_at((300, 100, 60, 60), 2)], 2)])
 def test_a_label_follows_its_face_and_seldom_jumps(others, most_jumps):
     """Pixel by pixel along all borders of the picture, and across it past a neighbour."""

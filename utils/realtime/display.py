@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from functools import lru_cache
-from math import ceil
+from math import ceil, log
 from typing import NamedTuple
 
 import cv2
@@ -20,6 +20,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 FONT_CAPITAL = 21  # pixels, height of its capitals at scale 1
 PLATE = 1.75  # height of a label, in capitals
 SMALLEST_CAPITAL = 10  # pixels
+SIZE_STEP = 1.25
 NOWHERE = (0, 0, 0, 0)
 WAIT_FOR_DISPLAY = 10  # seconds
 WINDOW_TITLE = "gender and emotion (q ends)"
@@ -147,11 +148,16 @@ def _surroundings(label):
 
 
 def _height_for(text, face_height, height, width):
-    """Height of a label by its face and the picture, or 0."""
+    """Height of a label by its face and the picture, or 0.
+
+    Few sizes, so that letters do not flicker where a box grows and shrinks by a pixel.
+    """
     side = min(height, width)
     smallest = max(min(SMALLEST_CAPITAL, side / 8), side / 60)
     largest = max(smallest, side / 24)
-    return _fitting_height(text, min(max(face_height / 8, smallest), largest), height, width)
+    wanted = min(max(face_height / 8, smallest), largest)
+    capital = smallest * SIZE_STEP ** int(log(wanted / smallest, SIZE_STEP))
+    return _fitting_height(text, capital, height, width)
 
 
 def _fitting_height(text, capital, height, width):
