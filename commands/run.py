@@ -8,12 +8,13 @@ import os
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import cv2
 
 from utils import config
+from utils.files import clear_leftovers
 from utils.realtime.detection import DETECTORS, open_detector
 from utils.realtime.display import can_open_window, show_in_window, wait_for_window
 from utils.realtime.faces import DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL, FaceClassifier
@@ -24,33 +25,54 @@ from utils.realtime.sources import open_source
 def main(arguments=None):
     """Run the loop from the command line."""
     options = _parse(arguments)
-    window = not options.no_display and can_open_window()
-    if not window and not options.no_display:
-        print("no display here: the frames go to the video only")
     try:
-        summary = _label(options, window)
+        # What a recording left that was killed: the next one has another name.
+        clear_leftovers(config.REALTIME_DIR)
+        summary = _label(options)
     except (ValueError, OSError, ImportError, cv2.error) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}", "stderr")
         return 1
     except KeyboardInterrupt:  # before the loop, which ends well by itself
-        print("interrupted", file=sys.stderr)
+        _say("interrupted", "stderr")
         return 130
-    finally:
-        if window:
-            cv2.destroyAllWindows()
     if not summary.frames:
-        print(f"error: no frame came: {summary.stop_reason}", file=sys.stderr)
+        _say(f"error: no frame came: {summary.stop_reason}", "stderr")
         return 1
-    print(
+    _say(
         f"{summary.frames} frames, {summary.skipped} skipped, a face in "
         f"{summary.frames_with_face}, {summary.frames_per_second:.1f} frames/s; ended: "
         f"{summary.stop_reason}"
     )
     stages = ", ".join(f"{name} {value:.1f}" for name, value in summary.milliseconds.items())
-    print(f"milliseconds a frame: {stages}")
-    print(f"annotated video: {options.output}")
-    print(f"table of faces:  {options.csv}")
+    _say(f"milliseconds a frame: {stages}")
+    for line in _kept(options, summary):
+        _say(line)
     return 0
+
+
+def _kept(options, summary):
+    """Sentences about what was written."""
+    if options.output:
+        yield f"annotated video: {options.output}"
+    if summary.left_out:
+        yield (
+            f"  without {summary.left_out} of {summary.frames} pictures, for which there was no "
+            "time; the one before them stays"
+        )
+    if options.csv:
+        yield f"table of faces:  {options.csv}"
+    if options.save_faces:
+        yield f"cut faces:       {summary.faces_kept} in {options.save_faces}"
+    if not (options.output or options.csv or options.save_faces):
+        yield "nothing was kept: --record keeps a video and a table"
+
+
+def _say(line, stream="stdout"):
+    """Print a line; that nobody listens any more must not end what is being written."""
+    try:
+        print(line, file=getattr(sys, stream), flush=True)
+    except OSError:
+        setattr(sys, stream, open(os.devnull, "w"))
 
 
 def _parse(arguments):
@@ -79,11 +101,17 @@ def _parse(arguments):
         help="what finds the faces: yunet also finds turned ones (233 kB, downloaded once), haar "
         "is the report's; default: yunet",
     )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="keep video and table of a camera, in outputs/realtime; of files they always are",
+    )
     for name, text in (
-        ("--output", "annotated video, .mp4; default: in outputs/realtime"),
-        ("--csv", "table of all faces; default: beside the video"),
+        ("--output", "annotated video: .webm, or .mp4, which browsers do not play"),
+        ("--csv", "table of all faces; default of a file: beside the video"),
+        ("--save-faces", "folder for the cut faces with their labels, of each face one a second"),
     ):
-        # The shell leaves the ~ of --output=~/x.mp4 as it is.
+        # The shell leaves the ~ of --output=~/x.webm as it is.
         parser.add_argument(name, type=lambda path: Path(os.path.expanduser(path)), help=text)
     parser.add_argument("--no-display", action="store_true", help="open no window")
     parser.add_argument("--max-frames", type=int, help="stop after so many frames")
@@ -97,14 +125,14 @@ def _parse(arguments):
 
 
 def _default_video_path(source):
-    # A second recording must not replace the first.
+    # A second recording of a camera must not replace the first.
     taken = f"_{time.strftime('%Y%m%d-%H%M%S')}" if source.live else ""
-    return config.REALTIME_DIR / f"{source.name}{taken}.mp4"
+    return config.REALTIME_DIR / f"{source.name}{taken}.webm"
 
 
 @contextmanager
 def _without_log():
-    """Keep TensorFlow's first lines away, which it writes before it reads any setting.
+    """Keep away what LiteRT and TensorFlow write first, before they read any setting.
 
     They look like faults ("could not find cuda drivers") to somebody who starts for the first time.
     """
@@ -118,16 +146,29 @@ def _without_log():
         os.close(kept)
 
 
-def _label(options, window):
-    with open_source(options.source) as source:
-        options.output = options.output or _default_video_path(source)
-        options.csv = options.csv or options.output.with_suffix(".csv")
-        print("loading the networks ...")
+def _label(options):
+    with ExitStack() as stack:
+        with _without_log():
+            source = stack.enter_context(open_source(options.source))
+        if options.record or not source.live:
+            options.output = options.output or _default_video_path(source)
+            options.csv = options.csv or options.output.with_suffix(".csv")
+        window = not options.no_display and can_open_window()
+        if not (window or options.output or options.csv or options.save_faces):
+            raise ValueError(
+                f"{source.name} would neither be shown nor kept: "
+                f"{'there is no display here' if not options.no_display else '--no-display'}; add "
+                "--record, --output FILE, --csv FILE or --save-faces FOLDER"
+            )
+        if not window and not options.no_display:
+            _say("no display here: nothing is shown")
+        _say("loading the networks ...")
         with _without_log():
             classifier = FaceClassifier(options.emotion, options.gender)
         detector = open_detector(options.detector)
         if window:
-            print("press q in the window, or close it, to end")
+            stack.callback(cv2.destroyAllWindows)
+            _say("press q in the window, or close it, to end")
         summary = run(
             source,
             classifier,
@@ -135,24 +176,44 @@ def _label(options, window):
             show=show_in_window if window else None,
             video_path=options.output,
             csv_path=options.csv,
+            faces_folder=options.save_faces,
             max_frames=options.max_frames,
             mirror=options.mirror,
             skip_late=options.skip_late,
         )
         if window and not source.live and summary.stop_reason != STOPPED_BY_USER:
-            print("the end: press any key in the window, or close it")
+            _say("the end: press any key in the window, or close it")
             wait_for_window()
     return summary
 
 
 def end_like_ctrl_c():
     """Have whoever stops the process or closes the terminal leave whole files, too."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP, and nohup ignores it
-        if number and signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+    numbers = [
+        number
+        for name in ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP, and nohup ignores it
+        if (number := getattr(signal, name, None)) and signal.getsignal(number) == signal.SIG_DFL
+    ]
+
+    def end(*_):
+        for number in numbers:  # a closed terminal sends two: the second must not break the ending
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, end)
+
+
+def _open_closed_streams():
+    """Give what was closed (``2>&-``) somewhere to go: the next file would get its number."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            while os.open(os.devnull, os.O_WRONLY) < number:
+                pass
+            setattr(sys, name, open(os.devnull, "w"))
 
 
 if __name__ == "__main__":
+    _open_closed_streams()
     end_like_ctrl_c()
     sys.exit(main())

@@ -1,10 +1,12 @@
 """Networks, small trainings, pictures of noise and damaged archives, for several tests."""
 
+import csv
 import gzip
 import os
 import signal
 import tarfile
 import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -13,6 +15,7 @@ from utils.data.batches import load_batches
 from utils.models import BUILDERS
 from utils.networks.contract import ModelContract
 from utils.preprocessing import EMOTIONS, GENDERS, face_input_for
+from utils.realtime.faces import Face
 from utils.training import train
 
 
@@ -81,3 +84,57 @@ def heed_signals():
     """In a new process: what started the tests in the background has it ignore these."""
     for name in ("SIGINT", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
+class FakeCamera:
+    """Gives these frames (None: a failed read), then nothing, as a camera that was unplugged."""
+
+    def __init__(self, frames, opens=True, seconds_between=0.0):
+        self.frames, self.opens, self.released = list(frames), opens, False
+        self.seconds_between = seconds_between
+
+    def isOpened(self):  # noqa: N802 (OpenCV's name)
+        return self.opens
+
+    def get(self, what):
+        return 30.0
+
+    def read(self):
+        time.sleep(self.seconds_between)
+        frame = self.frames.pop(0) if self.frames else None
+        return frame is not None, frame
+
+    def release(self):
+        self.released = True
+
+
+def face_at(box, emotion=0.9, gender=0.8, unsure_below=(0.0, 0.0)):
+    """A face that is happy or sad, female or male, with these probabilities."""
+    return Face(
+        box,
+        {"happy": emotion, "sad": 1 - emotion},
+        {"female": gender, "male": 1 - gender},
+        unsure_below,
+    )
+
+
+def still(*boxes):
+    """A detector that sees the same in each frame."""
+    return SimpleNamespace(detect=lambda frame: list(boxes))
+
+
+def labeller(*answers):
+    """A classifier that says 0.9 happy of each face, or these answers one after the other."""
+    left = iter(answers)
+    face_input = face_input_for("fer2013", 48, 48, "grey")
+    return SimpleNamespace(
+        emotion=SimpleNamespace(contract=SimpleNamespace(face_input=face_input)),
+        crop=lambda frame, boxes: boxes,
+        label=lambda boxes, crops: [face_at(box, emotion=next(left, 0.9)) for box in boxes],
+    )
+
+
+def rows_of_csv(path):
+    """The rows of a csv file: list of dict."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))

@@ -61,7 +61,7 @@ def test_without_a_face_there_is_nothing_to_time(tmp_path, capsys):
     assert benchmark.main(["--clip", str(tmp_path / "none.mp4")]) == 1
     assert "does not exist" in capsys.readouterr().err
     with video_writer(tmp_path / "empty.mp4", 25) as write:
-        for _ in range(3):
-            write(np.zeros((120, 160, 3), np.uint8))
+        for number in range(3):
+            write(np.zeros((120, 160, 3), np.uint8), number / 25)
     assert benchmark.main(["--clip", str(tmp_path / "empty.mp4")]) == 1
     assert "no face in any of these frames" in capsys.readouterr().err

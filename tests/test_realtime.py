@@ -1,8 +1,3 @@
-import csv
-import errno
-import os
-import signal
-import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -11,28 +6,23 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from stand_ins import EMOTION, GENDER, heed_signals, noise
+from stand_ins import EMOTION, GENDER, FakeCamera, face_at, labeller, noise, rows_of_csv, still
 
-from commands import run as run_command
 from utils import config
 from utils.data.batches import load_batches
 from utils.data.prepared import rows_of
 from utils.files import encode_image, read_image
 from utils.models import build_compact_cnn
 from utils.networks.contract import ModelContract
-from utils.preprocessing import EMOTIONS, GENDERS, face_input_for
-from utils.realtime import display, recording, sources
+from utils.preprocessing import EMOTIONS, face_input_for
+from utils.realtime import display, sources
 from utils.realtime.detection import HaarDetector
 from utils.realtime.engine import STAGES
 from utils.realtime.faces import (
-    DEFAULT_EMOTION_MODEL,
-    DEFAULT_GENDER_MODEL,
-    Face,
     FaceClassifier,
     _Network,
 )
 from utils.realtime.loop import run
-from utils.realtime.recording import video_writer
 from utils.realtime.sources import open_source
 from utils.training import load_run, train
 
@@ -106,28 +96,6 @@ def test_video_that_breaks_off_says_so(monkeypatch):
         source = open_source(config.SAMPLE_CLIP)
         assert len(list(source)) == given
         assert source.stop_reason == reason
-
-
-class FakeCamera:
-    """Gives these frames (None: a failed read), then nothing, as a camera that was unplugged."""
-
-    def __init__(self, frames, opens=True, seconds_between=0.0):
-        self.frames, self.opens, self.released = list(frames), opens, False
-        self.seconds_between = seconds_between
-
-    def isOpened(self):  # noqa: N802 (OpenCV's name)
-        return self.opens
-
-    def get(self, what):
-        return 30.0
-
-    def read(self):
-        time.sleep(self.seconds_between)
-        frame = self.frames.pop(0) if self.frames else None
-        return frame is not None, frame
-
-    def release(self):
-        self.released = True
 
 
 def test_no_camera(monkeypatch):
@@ -227,90 +195,11 @@ def test_all_faces_of_a_frame_are_one_batch(classifier, monkeypatch):
 # --- the loop
 
 
-def face_at(box, emotion=0.9, gender=0.8, unsure_below=(0.0, 0.0)):
-    return Face(
-        box,
-        {"happy": emotion, "sad": 1 - emotion},
-        {"female": gender, "male": 1 - gender},
-        unsure_below,
-    )
-
-
 def test_what_is_not_sure_enough_is_not_said():
     assert face_at((0, 0, 9, 9)).label == "Happy, F"
     assert face_at((0, 0, 9, 9), gender=0.1).label == "Happy, M"
     assert face_at((0, 0, 9, 9), unsure_below=(0.95, 0.0)).label == "Unsure, F"
     assert face_at((0, 0, 9, 9), unsure_below=(0.9, 0.81)).label == "Happy, ?"
-
-
-def test_video_and_csv_hold_every_frame_and_face(tmp_path, classifier, clip_frames):
-    video, table = tmp_path / "out" / "annotated.mp4", tmp_path / "out" / "faces.csv"
-    shown = []
-    summary = run(clip_frames[:10], classifier, show=shown.append, video_path=video, csv_path=table)
-    assert summary.frames == len(shown) == 10
-    assert len(list(open_source(video))) == 10
-    with open(table, newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert len(rows) == summary.frames_with_face == 10
-    assert [row["frame"] for row in rows] == [str(number) for number in range(10)]
-    for row in rows:
-        emotions = {name: float(row[f"p_{name}"]) for name in EMOTIONS}
-        assert sum(emotions.values()) == pytest.approx(1, abs=1e-3)
-        assert emotions[row["emotion"]] == float(row["emotion_confidence"])
-        assert row["gender"] in GENDERS
-    assert sorted(p.name for p in video.parent.iterdir()) == ["annotated.mp4", "faces.csv"]
-
-
-def interrupt(picture):
-    raise KeyboardInterrupt
-
-
-def test_ctrl_c_leaves_whole_files(tmp_path, classifier, clip_frames):
-    video, table = tmp_path / "v.mp4", tmp_path / "t.csv"
-    summary = run(clip_frames, classifier, show=interrupt, video_path=video, csv_path=table)
-    assert summary.stop_reason == "interrupted" and summary.frames == 1
-    assert len(list(open_source(video))) == 1
-    assert len(table.read_text().splitlines()) == 2
-
-
-def test_a_bad_frame_leaves_whole_files_too(tmp_path, classifier, clip_frames):
-    video, table = tmp_path / "v.mp4", tmp_path / "t.csv"
-    with pytest.raises(ValueError, match="a frame has"):
-        run([*clip_frames[:2], "no frame"], classifier, video_path=video, csv_path=table)
-    assert len(list(open_source(video))) == 2
-    assert len(table.read_text().splitlines()) == 3
-
-
-def test_a_network_that_fails_leaves_whole_files_too(tmp_path, clip_frames):
-    def label(boxes, crops):
-        if boxes:
-            raise RuntimeError("no memory")
-        return []
-
-    found = iter([[], [(9, 9, 60, 60)]])
-    classifier = SimpleNamespace(crop=lambda *_: None, label=label)
-    detector = SimpleNamespace(detect=lambda frame: next(found))
-    with pytest.raises(RuntimeError, match="no memory"):
-        run(clip_frames, classifier, detector, video_path=tmp_path / "v.mp4")
-    assert len(list(open_source(tmp_path / "v.mp4"))) == 1
-
-
-def test_without_a_frame_there_is_no_video_but_a_reason(tmp_path, monkeypatch, classifier):
-    monkeypatch.setattr(cv2, "VideoCapture", lambda number: FakeCamera([]))
-    monkeypatch.setattr(sources, "CAMERA_RETRY_SECONDS", 0)
-    summary = run(0, classifier, video_path=tmp_path / "v.mp4")
-    assert summary.frames == 0 and "gave no frame" in summary.stop_reason
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_recorded_camera_plays_at_its_own_speed(tmp_path, monkeypatch, classifier):
-    """A loop that manages 10 of 30 frames a second repeats frames instead of playing too fast."""
-    camera = FakeCamera([noise()] * 6, seconds_between=0.1)
-    monkeypatch.setattr(cv2, "VideoCapture", lambda number: camera)
-    video = tmp_path / "v.mp4"
-    run(0, classifier, video_path=video, max_frames=5)
-    monkeypatch.undo()
-    assert 12 <= len(list(open_source(video))) <= 40
 
 
 def test_a_film_is_shown_at_its_own_speed(classifier):
@@ -346,15 +235,6 @@ def test_pictures_of_a_folder_are_not_a_film(tmp_path, classifier):
     assert len(asked) == 4
 
 
-@pytest.mark.parametrize("name", ["x.txt", "x.png", "x"])
-def test_other_names_for_the_video_are_refused(tmp_path, classifier, name):
-    path = tmp_path / name
-    path.write_bytes(b"mine")
-    with pytest.raises(ValueError, match=r"expected .mp4 or .avi"):
-        run([noise()], classifier, video_path=path)
-    assert path.read_bytes() == b"mine"
-
-
 def test_time_is_kept_by_stage(classifier, monkeypatch):
     detector = SimpleNamespace(detect=lambda frame: time.sleep(0.02) or [])
     summary = run([noise()] * 5, classifier, detector)
@@ -363,20 +243,15 @@ def test_time_is_kept_by_stage(classifier, monkeypatch):
     assert summary.frames_per_second == pytest.approx(5 / sum(summary.stage_seconds.values()))
 
 
-def test_a_face_keeps_its_label_through_a_single_other_answer(clip_frames, monkeypatch):
+def test_a_face_keeps_its_label_through_a_single_other_answer(tmp_path):
     """The network is replaced by one that is wrong in every fifth frame."""
-    answers = iter([0.9, 0.9, 0.9, 0.9, 0.1] * 4)
-    classifier = SimpleNamespace(
-        crop=lambda frame, boxes: boxes,
-        label=lambda boxes, crops: [face_at(box, emotion=next(answers)) for box in boxes],
-    )
-    rows = []
-    monkeypatch.setattr(recording, "csv_row", lambda source, face: rows.append(face))
     for smoothing, expected in ((0.8, {"happy"}), (0.0, {"happy", "sad"})):
-        rows.clear()
-        run([clip_frames[0]] * 10, classifier, smoothing=smoothing)
-        assert len(rows) == 10 and {face.track for face in rows} == {1}
-        assert {face.emotion for face in rows} == expected
+        classifier, table = labeller(*[0.9, 0.9, 0.9, 0.9, 0.1] * 4), tmp_path / f"{smoothing}.csv"
+        detector = still((40, 20, 60, 60))
+        run([noise()] * 10, classifier, detector, csv_path=table, smoothing=smoothing)
+        rows = rows_of_csv(table)
+        assert len(rows) == 10 and {row["track"] for row in rows} == {"1"}
+        assert {row["emotion"] for row in rows} == expected
 
 
 def test_the_user_or_a_limit_ends_the_loop(classifier):
@@ -397,146 +272,9 @@ def test_mirror_swaps_left_and_right(classifier):
     np.testing.assert_array_equal(seen[0], frame[:, ::-1])
 
 
-def test_frames_of_several_sizes_fit_one_video(tmp_path, classifier):
-    video = tmp_path / "v.mp4"
-    run([noise(120, 160), noise(90, 200)], classifier, video_path=video)
-    assert {frame.shape for frame in open_source(video)} == {(120, 160, 3)}
-
-
-@pytest.mark.parametrize("rate", [23.976, 59.871, 90.123, 119.713, 238.477])
-def test_a_video_of_any_rate_can_be_written(tmp_path, rate):
-    with video_writer(tmp_path / "v.mp4", rate) as write:
-        write(noise(120, 160))
-    assert len(list(open_source(tmp_path / "v.mp4"))) == 1
-
-
-def still(*boxes):
-    """A detector that sees the same in each frame."""
-    return SimpleNamespace(detect=lambda frame: list(boxes))
-
-
-def rows_of_csv(path):
-    with open(path, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
-def test_a_picture_too_large_for_a_video_is_reduced(tmp_path, classifier):
-    """The table is whole, and what comes after it keeps its shape."""
-    video, table = tmp_path / "v.mp4", tmp_path / "t.csv"
-    frames = [noise(512, 12000), np.full((300, 300, 3), 255, np.uint8)]
-    run(frames, classifier, still((9, 9, 60, 60)), video_path=video, csv_path=table)
-    assert len(rows_of_csv(table)) == 2
-    first, second = open_source(video)
-    assert first.shape == second.shape and first.shape[1] > 8000
-    assert first.shape[1] / first.shape[0] == pytest.approx(12000 / 512, rel=0.01)
-    white = (second > 200).all(axis=-1)
-    assert white.any(axis=0).sum() == pytest.approx(white.any(axis=1).sum(), rel=0.1)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 100), (3, 3)])
-def test_a_picture_too_small_for_a_video_gets_a_border(tmp_path, classifier, size):
-    run([noise(*size)], classifier, video_path=tmp_path / "v.mp4")
-    assert len(list(open_source(tmp_path / "v.mp4"))) == 1
-
-
-def test_without_a_codec_the_table_is_whole_and_it_is_said(tmp_path, classifier, monkeypatch):
-    video, table = tmp_path / "v.mp4", tmp_path / "t.csv"
-    monkeypatch.setattr(cv2.VideoWriter, "open", lambda *_: False)
-    with pytest.raises(ValueError, match="cannot write 160x120 pixels"):
-        run([noise()] * 3, classifier, still((9, 9, 60, 60)), video_path=video, csv_path=table)
-    assert len(rows_of_csv(table)) == 3
-    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
-
-
-def test_a_full_disk_leaves_the_old_video_and_the_rows(tmp_path, classifier, monkeypatch):
-    video, table = tmp_path / "v.mp4", tmp_path / "t.csv"
-    video.write_bytes(b"mine")
-
-    def fails(*_):
-        raise OSError(errno.ENOSPC, "no room")
-
-    monkeypatch.setattr(recording, "_fitted", fails)
-    with pytest.raises(OSError, match=r"v\.mp4 was not written"):
-        run([noise()] * 3, classifier, still((9, 9, 60, 60)), video_path=video, csv_path=table)
-    assert len(rows_of_csv(table)) == 3 and video.read_bytes() == b"mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "v.mp4"]
-
-
-def test_rows_are_on_the_disk_while_the_loop_runs(tmp_path, classifier):
-    seen = []
-
-    def show(_):
-        (partial,) = tmp_path.glob("partial-*")
-        seen.append(len(rows_of_csv(partial)))
-
-    table = tmp_path / "t.csv"
-    run([noise()] * 3, classifier, still((9, 9, 60, 60)), show=show, csv_path=table)
-    assert seen == [1, 2, 3]
-
-
-def test_the_video_keeps_the_time_of_its_source(tmp_path, classifier):
-    """Four frames at 0, 0.1, 0.2 and 1 s."""
-    source = sources.FrameSource("film", frames_per_second=10, capture=FakeCamera([]))
-
-    def frames():
-        for number, seconds in enumerate((0, 0.1, 0.2, 1)):
-            source.seconds = seconds
-            yield np.full((120, 160, 3), 60 * number, np.uint8)
-
-    source.frames = frames()
-    video, table = tmp_path / "v.mp4", tmp_path / "t.csv"
-    run(source, classifier, still((9, 9, 60, 60)), video_path=video, csv_path=table)
-    shades = [round(frame[:9, 90:].mean() / 60) for frame in open_source(video)]
-    assert shades == [0, 1, *[2] * 8, 3]
-    rows = rows_of_csv(table)
-    assert [row["seconds"] for row in rows] == ["0.000", "0.100", "0.200", "1.000"]
-    assert [row["frame"] for row in rows] == ["0", "1", "2", "3"]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="names of other systems are text")
-def test_rows_name_their_picture_whatever_its_name(tmp_path, classifier):
-    names = ["Icon\r.png", "a,b.png", "顔.png", os.fsdecode(b"\xff.png")]
-    for name in names:
-        (tmp_path / name).write_bytes(encode_image(noise()))
-    table = tmp_path / "out" / "t.csv"
-    run(tmp_path, classifier, still((9, 9, 60, 60)), csv_path=table)
-    written = {row["file"] for row in rows_of_csv(table)}
-    assert written == {*names[:3], "\\udcff.png"}
-
-
-def test_a_tilde_is_the_home_folder(tmp_path, classifier, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    run([noise()], classifier, video_path="~/v.mp4", csv_path="~/t.csv")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "v.mp4"]
-    assert len(list(open_source("~/v.mp4"))) == 1
-    options = run_command._parse(["--output=~/v.mp4", "--csv=~/t.csv"])
-    assert (options.output, options.csv) == (tmp_path / "v.mp4", tmp_path / "t.csv")
-
-
-def test_video_and_table_need_two_names(tmp_path, classifier):
-    with pytest.raises(ValueError, match="give one another name"):
-        run([noise()], classifier, video_path=tmp_path / "v.mp4", csv_path=tmp_path / "v.mp4")
-
-
 def test_no_frames_cannot_be_asked_for(classifier):
     with pytest.raises(ValueError, match="max_frames is 0"):
         run([noise()], classifier, max_frames=0)
-
-
-def test_the_video_of_a_folder_without_a_name_has_one(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.png").write_bytes(encode_image(noise()))
-    assert run_command._default_video_path(open_source(".")).name == f"{tmp_path.name}.mp4"
-    camera = sources.FrameSource("camera_0", live=True)
-    assert run_command._default_video_path(camera).name.startswith("camera_0_2")
-
-
-def test_the_source_is_never_overwritten(classifier):
-    before = config.SAMPLE_CLIP.read_bytes()
-    with pytest.raises(ValueError, match="is the source"):
-        run(config.SAMPLE_CLIP, classifier, video_path=config.SAMPLE_CLIP)
-    assert config.SAMPLE_CLIP.read_bytes() == before
 
 
 def test_no_window_without_a_display(monkeypatch):
@@ -586,65 +324,3 @@ def test_the_shipped_networks_label_the_smiling_woman(clip_frames):
     for frame in clip_frames[::4]:
         labels += [f.label for f in classifier.classify(frame, HaarDetector().detect(frame))]
     assert labels.count("Happy, F") >= 0.8 * len(labels) > 0
-
-
-def test_command_line_says_where_the_video_went(tmp_path, capsys):
-    output = tmp_path / "annotated.mp4"
-    code = run_command.main(
-        ["--no-display", "--max-frames", "5", "--detector", "haar", "--output", str(output)]
-    )
-    printed = capsys.readouterr().out
-    assert code == 0
-    assert f"annotated video: {output}" in printed and "5 frames, 0 skipped, a face in 5" in printed
-    assert len(list(open_source(output))) == 5
-    assert len(output.with_suffix(".csv").read_text().splitlines()) == 6
-
-
-def test_command_line_reports_errors_in_a_line(tmp_path, capsys):
-    code = run_command.main(["--no-display", "--source", str(tmp_path / "none.mp4")])
-    assert code == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
-    assert run_command.main(["--no-display", "--emotion", "emotion_none"]) == 1
-    assert "error: no network 'emotion_none', there are " in capsys.readouterr().err
-
-
-def test_a_file_of_keras_is_no_name_of_a_network(capsys):
-    assert run_command.main(["--no-display", "--emotion", "fer.json"]) == 1
-    assert "networks are known by name here (emotion_fer" in capsys.readouterr().err
-
-
-def test_ctrl_c_while_the_networks_load_is_answered_with_a_word(monkeypatch, capsys):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run_command, "FaceClassifier", interrupted)
-    assert run_command.main(["--no-display"]) == 130
-    assert capsys.readouterr().err == "interrupted\n"
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows ends processes without asking")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_who_stops_the_process_leaves_whole_files_too(name):
-    code = (
-        "import time; from commands.run import end_like_ctrl_c; end_like_ctrl_c(); "
-        "print('ready', flush=True); time.sleep(60)"
-    )
-    command = [sys.executable, "-c", code]
-    settings = {"stdout": subprocess.PIPE, "preexec_fn": heed_signals}
-    with subprocess.Popen(command, text=True, cwd=config.ROOT, **settings) as process:
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(getattr(signal, name))
-        assert process.wait() == 130, "as after Ctrl-C"
-
-
-def test_command_line_chooses_the_networks(tmp_path, monkeypatch):
-    asked = []
-
-    def no_networks(emotion, gender):
-        asked.append((emotion, gender))
-        raise OSError("enough")
-
-    monkeypatch.setattr(run_command, "FaceClassifier", no_networks)
-    assert run_command.main(["--no-display", "--emotion", "mine", "--gender", "yours"]) == 1
-    assert run_command.main(["--no-display"]) == 1
-    assert asked == [("mine", "yours"), (DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL)]

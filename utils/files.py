@@ -73,7 +73,7 @@ def replaced_when_done(path, marker=None):
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_file():
         target.open("ab").close()  # better to fail now than after the work
-    _clear_leftovers(target.parent)
+    clear_leftovers(target.parent)
     unique = f"{_machine()}-pid{os.getpid()}-{next(_numbers)}"
     partial = target.with_name(f"partial-{unique}-{target.name[-30:]}")
     try:
@@ -145,7 +145,7 @@ def _machine():
     return re.sub(r"\W", "_", platform.node())[:15]
 
 
-def _clear_leftovers(folder):
+def clear_leftovers(folder):
     """Delete what processes of this machine were writing in a folder when they were killed."""
     for path in folder.glob(f"partial-{_machine()}-pid*"):
         pid = re.match(rf"partial-{_machine()}-pid(\d+)-", path.name)

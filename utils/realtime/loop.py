@@ -28,6 +28,10 @@ class Summary:
     stage_seconds : dict of str to float
         Time in each of `utils.realtime.engine.STAGES`, without waiting for the next frame.
     stop_reason : str
+    left_out : int
+        Pictures of a live source that are not in the video: writing was too slow.
+    faces_kept : int
+        Faces that were cut out and kept.
     """
 
     frames: int
@@ -35,6 +39,8 @@ class Summary:
     skipped: int
     stage_seconds: dict
     stop_reason: str
+    left_out: int = 0
+    faces_kept: int = 0
 
     @property
     def frames_per_second(self):
@@ -58,6 +64,7 @@ def run(
     show=None,
     video_path=None,
     csv_path=None,
+    faces_folder=None,
     max_frames=None,
     mirror=False,
     detect_every=3,
@@ -66,7 +73,8 @@ def run(
 ):
     """Label the faces of a source until it ends, `show` says stop, or Ctrl-C is pressed.
 
-    Taught in notebooks/05_realtime.ipynb. Video and csv are whole however the loop ends.
+    Taught in notebooks/05_realtime.ipynb. Nothing is kept that no path is given for, and what is
+    kept is whole however the loop ends.
 
     Parameters
     ----------
@@ -76,7 +84,10 @@ def run(
     show : callable, optional
         Called with each annotated frame, uint8 BGR; a return value of False ends the loop.
     video_path, csv_path : path-like, optional
-        Where the annotated frames, and a row for each face, are written.
+        Where the annotated frames (``.webm``, or ``.mp4``, which browsers do not play) and a row
+        for each face are written.
+    faces_folder : path-like, optional
+        Where the cut faces are kept, of each track one a second.
     max_frames : int, optional
         At least 1.
     mirror : bool
@@ -104,19 +115,23 @@ def run(
         # Pictures of a folder are no film: nothing of one is true of the next.
         following = (detect_every, smoothing) if source.film else (1, 0, 0)
         engine = Engine(classifier, detector, *following)
-        write = stack.enter_context(recorder(source, video_path, csv_path))
+        face_input = faces_folder and classifier.emotion.contract.face_input
+        paths = video_path, csv_path, faces_folder
+        recording = stack.enter_context(recorder(source, *paths, face_input))
         total = source.num_frames or max_frames
-        bar = tqdm(source, desc=source.name, total=total, unit="frame", leave=False)
-        stack.enter_context(bar)
+        # A log file has no use for a bar; in a notebook there is one all the same.
+        shown_bar = {"unit": "frame", "leave": False, "disable": None}
+        bar = stack.enter_context(tqdm(source, desc=source.name, total=total, **shown_bar))
         try:
             for frame in _in_time(bar, source, show is not None, skip_late):
                 if mirror:
                     frame = cv2.flip(frame, 1)
                 faces = engine.label(frame)
                 with engine.watch("drawing"):
-                    picture = annotate(frame, faces, str(engine.watch))
+                    kept_live = source.live and recording.active
+                    picture = annotate(frame, faces, str(engine.watch), recording=kept_live)
                 with engine.watch("writing"):
-                    write(faces, picture)
+                    recording.write(faces, frame, picture)
                 frames += 1
                 frames_with_face += bool(faces)
                 if show is not None and show(picture) is False:
@@ -128,7 +143,9 @@ def run(
         except KeyboardInterrupt:
             stop_reason = "interrupted"
     stop_reason = stop_reason or source.stop_reason
-    return Summary(frames, frames_with_face, source.skipped, engine.watch.seconds, stop_reason)
+    counts = frames, frames_with_face, source.skipped
+    kept = recording.left_out, recording.faces
+    return Summary(*counts, engine.watch.seconds, stop_reason, *kept)
 
 
 def _in_time(frames, source, shown, skip_late):

@@ -1,23 +1,31 @@
-"""What the loop leaves on disk: an annotated video and a table of faces, whole however it ends."""
+"""What the loop leaves on disk: a video, a table, cut faces; whole however it ends."""
 
 import csv
+import itertools
 import os
+import queue
+import threading
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from utils.files import replaced_when_done
-from utils.preprocessing import EMOTIONS, GENDERS, rescale
+from utils.files import encode_image, replaced_when_done
+from utils.preprocessing import EMOTIONS, GENDERS, crop_face, prepare_face, rescale
+from utils.realtime.webm import LARGEST_SIDE, WebmWriter
 
-VIDEO_SUFFIXES = (".mp4", ".avi")
-LARGEST_SIDE, LEAST_SIDE = 8190, 2  # of a frame of mp4v
-CSV_COLUMNS = (
+LARGEST_SIDES = {".webm": LARGEST_SIDE, ".mp4": 8190}  # of a frame
+LEAST_SIDE = 2  # of a frame of mp4v
+MOST_WAITING = 8  # pictures that are not yet written
+SECONDS_BETWEEN_FACES = 1.0  # of one track
+FACE_COLUMNS = (
     *("seconds", "frame", "file", "track", "left", "top", "width", "height"),
     *("emotion", "emotion_confidence", "gender", "gender_confidence"),
-    *(f"p_{name}" for name in EMOTIONS + GENDERS),
 )
+CSV_COLUMNS = (*FACE_COLUMNS, *(f"p_{name}" for name in EMOTIONS + GENDERS))
 
 
 def csv_row(source, face):
@@ -31,55 +39,107 @@ def csv_row(source, face):
     )
 
 
-@contextmanager
-def recorder(source, video_path=None, csv_path=None):
-    """Yield a function that writes faces and picture of the frame that the source gave last.
+@dataclass
+class Recording:
+    """What is kept of a source.
 
-    An error, of the block or of the video, goes on once everything else is finished.
+    Parameters
+    ----------
+    left_out : int
+        Pictures of a live source that came too fast for the video; the one before stays longer.
+    faces : int
+        Faces that were cut out.
+    """
+
+    left_out: int = 0
+    faces: int = 0
+    _writers: list = field(default_factory=list)
+    _failed: list = field(default_factory=list)
+
+    @property
+    def active(self):
+        """Whether anything is being written."""
+        return len(self._writers) > len(self._failed)
+
+    def write(self, faces, frame, picture):
+        """Keep the frame that the source gave last, its faces, and the picture that was shown."""
+        for write in self._writers:
+            write(faces, frame, picture)
+
+
+@contextmanager
+def recorder(source, video_path=None, csv_path=None, faces_folder=None, face_input=None):
+    """Yield a `Recording`; what has no path is not kept.
+
+    Video and faces are written by threads, so the loop need not wait. A film waits for them, and
+    each of its pictures is kept; of a live source those are left out for which there is no time.
+
+    An error, of the block or of a thread, goes on once everything else is finished.
+
+    Parameters
+    ----------
+    source : utils.realtime.sources.FrameSource
+    video_path, csv_path, faces_folder : path-like, optional
+    face_input : utils.preprocessing.FaceInput, optional
+        How the emotion network sees a face; needed for a folder of faces.
 
     Raises
     ------
     ValueError
         If a path is that of the source, or the name of no video; see also `video_writer`.
     """
-    video_path, csv_path = (
-        path and Path(os.path.expanduser(path)) for path in (video_path, csv_path)
+    video_path, csv_path, faces_folder = (
+        path and Path(os.path.expanduser(path)) for path in (video_path, csv_path, faces_folder)
     )
-    for target in (video_path, csv_path):
+    for target in (video_path, csv_path, faces_folder):
         if target and source.path and target.exists() and source.path.samefile(target):
             raise ValueError(f"{target} is the source: give what is written another name")
     if video_path and video_path == csv_path:
         raise ValueError(f"{video_path} is to be video and table: give one another name")
-    if video_path and video_path.suffix.lower() not in VIDEO_SUFFIXES:
+    if video_path and video_path.suffix.lower() not in LARGEST_SIDES:
         raise ValueError(
-            f"{video_path} is no name for a video: expected {' or '.join(VIDEO_SUFFIXES)}"
+            f"{video_path} is no name for a video: expected {' or '.join(LARGEST_SIDES)}"
         )
-    rate, failures, unwritten = _writable_rate(source.frames_per_second), [], []
-    written, held = 0, ()
+    if faces_folder and faces_folder.exists() and not faces_folder.is_dir():
+        raise ValueError(f"{faces_folder} is to be the folder of faces, and is a file: move it")
+    recording, failures = Recording(), []
 
-    def write(faces, picture):
-        nonlocal written, held
+    def keep_row(faces, frame, picture):
         for face in faces:
             write_row(csv_row(source, face))
-        # Each picture stays until the next one is due, so the video keeps the source's time.
-        due = round(source.seconds * rate)
-        write_frames(held * (due - written))
-        written, held = max(written, due), (picture,)
 
-    def write_frames(pictures):
-        if not unwritten:  # without a video the table still goes on
-            with _kept(unwritten):
-                for picture in pictures:
-                    write_frame(picture)
+    def keep_picture(faces, frame, picture):
+        recording.left_out += not submit_picture(write_picture, picture, source.seconds)
+
+    saved = {}
+
+    def keep_faces(faces, frame, picture):
+        for face in faces:
+            due = saved.get(face.track, -np.inf) + SECONDS_BETWEEN_FACES
+            if source.seconds >= due and submit_face(save, frame, face, csv_row(source, face)):
+                saved[face.track] = source.seconds
+                recording.faces += 1
+        for track in [x for x, at in saved.items() if source.seconds - at > SECONDS_BETWEEN_FACES]:
+            del saved[track]  # a camera's tracks have no end
 
     # The table ends last: what the video took on a full disk is free again by then.
-    with csv_writer(csv_path) as write_row:
-        with _kept(failures), video_writer(video_path, rate) as write_frame:
-            with _kept(failures):
-                yield write
-            write_frames(held)
-            for error in unwritten:
-                raise error
+    with ExitStack() as stack:
+        if csv_path:
+            write_row = stack.enter_context(csv_writer(csv_path))
+            recording._writers.append(keep_row)
+        background = partial(_in_background, recording._failed, not source.live)
+        if faces_folder:
+            stack.enter_context(_kept(failures))
+            save = stack.enter_context(face_writer(faces_folder, face_input))
+            submit_face = stack.enter_context(background())
+            recording._writers.append(keep_faces)
+        if video_path:
+            stack.enter_context(_kept(failures))
+            write_picture = stack.enter_context(video_writer(video_path, source.frames_per_second))
+            submit_picture = stack.enter_context(background())
+            recording._writers.append(keep_picture)
+        with _kept(failures):
+            yield recording
     if failures:
         raise failures[-1]
 
@@ -94,57 +154,160 @@ def _kept(errors):
 
 
 @contextmanager
-def csv_writer(path):
-    """Yield a function that appends a row. No path, no file."""
-    if path is None:
-        yield lambda row: None
-        return
-    with replaced_when_done(path) as partial:
+def _in_background(failed, patient):
+    """Yield a function that has calls made by a thread, one after the other.
+
+    It returns whether the call was taken; where it is patient, it waits until there is room. After
+    an error no call is made any more; it is raised at the end.
+    """
+    waiting, errors = queue.Queue(MOST_WAITING), []
+
+    def work():
+        while (call := waiting.get()) is not None:
+            if not errors:
+                with _kept(errors):
+                    call()
+                failed.extend(errors)
+
+    def submit(*call):
+        try:
+            waiting.put(partial(*call), block=patient)
+        except queue.Full:
+            return False
+        return True
+
+    thread = threading.Thread(target=work, name="recording", daemon=True)
+    thread.start()
+    try:
+        yield submit
+    finally:
+        waiting.put(None)
+        thread.join()
+    for error in errors:
+        raise error
+
+
+@contextmanager
+def csv_writer(path, columns=CSV_COLUMNS):
+    """Yield a function that appends a row."""
+    with replaced_when_done(path) as partial_path:
         # Each row goes to the disk at once; names of files need not be text.
-        with open(partial, "w", 1, "utf-8", "backslashreplace", newline="") as stream:
+        with open(partial_path, "w", 1, "utf-8", "backslashreplace", newline="") as stream:
             writer = csv.writer(stream)
-            writer.writerow(CSV_COLUMNS)
+            writer.writerow(columns)
             yield writer.writerow
 
 
 @contextmanager
-def video_writer(path, frames_per_second):
-    """Yield a function that appends a frame; the first sets the size. No frame, no file.
+def face_writer(folder, face_input):
+    """Yield a function that keeps a face: as it is in the frame, and as a network sees it.
 
-    Later frames of another size get black borders.
+    A row in ``faces.csv`` has the name of the first; files that are there already stay.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    face_input : utils.preprocessing.FaceInput
+    """
+
+    def save(frame, face, row):
+        row = dict(zip(FACE_COLUMNS, row))
+        label = f"{face.emotion}_{face.gender if face.gender == 'unsure' else face.label[-1]}"
+        name = f"{float(row['seconds']):08.3f}s_track{face.track}_{label}"
+        crop = crop_face(frame, face.box, face_input)
+        seen = prepare_face(crop, face_input)
+        if face_input.colour == "rgb":
+            seen = cv2.cvtColor(seen, cv2.COLOR_RGB2BGR)
+        row["file"] = _write_anew(folder / f"{name}.png", encode_image(crop)).name
+        seen_name = f"{name}_{face_input.width}x{face_input.height}.png"
+        _write_anew(folder / seen_name, encode_image(seen))
+        write_row(row.values())
+
+    with csv_writer(_free(folder / "faces.csv"), FACE_COLUMNS) as write_row:
+        yield save
+
+
+def _free(path):
+    """A path, or the first like it that is not taken."""
+    others = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], others) if not os.path.lexists(name))
+
+
+def _write_anew(path, content):
+    path = _free(path)
+    with replaced_when_done(path) as partial_path:
+        partial_path.write_bytes(content)
+    return path
+
+
+@contextmanager
+def video_writer(path, frames_per_second):
+    """Yield a function that appends a frame, uint8 BGR, and the second from which it is seen.
+
+    The first frame gives the size, reduced if no video can have it; others are brought to it, with
+    a border where their shape is another one. Without a frame there is no file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        ``.webm``, which browsers play, or ``.mp4``, which they do not (MPEG-4 part 2, OpenCV's).
+    frames_per_second : float
 
     Raises
     ------
     ValueError
-        By that function, if OpenCV cannot write such a video.
+        If this OpenCV cannot write such a video.
+    OSError
+        If the disk is full; what was there before is as it was.
     """
-    writer = cv2.VideoWriter()
-    size = None
+    writer, size = None, ()
 
-    def write(picture):
-        nonlocal size
-        if path is None:
-            return
-        if size is None:
-            scale = min(1, LARGEST_SIDE / max(picture.shape[:2]))
+    def write(picture, seconds):
+        nonlocal writer, size
+        if writer is None:
+            suffix = path.suffix.lower()
+            scale = min(1, LARGEST_SIDES[suffix] / max(picture.shape[:2]))
             size = tuple(max(LEAST_SIDE, round(side * scale)) for side in picture.shape[1::-1])
-            partial = stack.enter_context(replaced_when_done(path))
-            stack.callback(writer.release)
-            codec, rate = cv2.VideoWriter_fourcc(*"mp4v"), _writable_rate(frames_per_second)
-            if not writer.open(str(partial), codec, rate, size):
-                raise ValueError(
-                    f"this OpenCV cannot write {size[0]}x{size[1]} pixels at {rate} frames/s as "
-                    f"mp4v video to {path}: there is none, but all the rest"
-                )
-        writer.write(_fitted(picture, size))
+            partial_path = stack.enter_context(replaced_when_done(path))
+            open_writer = WebmWriter if suffix == ".webm" else _Mp4Writer
+            try:
+                writer = open_writer(partial_path, frames_per_second, size)
+            except ValueError as error:
+                raise ValueError(f"{path} was not written, all else was: {error}") from error
+            stack.callback(writer.close)
+        writer.write(seconds, _fitted(picture, size))
 
     with ExitStack() as stack:
         yield write
 
 
-def _writable_rate(frames_per_second):
-    """Somewhere above 60, mp4v takes whole rates only."""
-    return frames_per_second if frames_per_second <= 60 else round(frames_per_second)
+class _Mp4Writer:
+    """As `WebmWriter`, at an even pace: each picture is repeated until the next one is due."""
+
+    def __init__(self, path, frames_per_second, size):
+        # Somewhere above 60, mp4v takes whole rates only.
+        self._rate = frames_per_second if frames_per_second <= 60 else round(frames_per_second)
+        self._count, self._held = 0, None
+        self._writer = cv2.VideoWriter()
+        codec = cv2.VideoWriter_fourcc(*"mp4v")
+        if not self._writer.open(str(path), codec, self._rate, size):
+            raise ValueError(
+                f"this OpenCV cannot write {size[0]}x{size[1]} pixels at {self._rate} frames/s as "
+                "mp4v video; choose a name that ends in .webm"
+            )
+
+    def write(self, seconds, picture):
+        self._hold_until(round(seconds * self._rate))
+        self._held = picture
+
+    def close(self):
+        self._hold_until(self._count + 1)
+        self._writer.release()
+
+    def _hold_until(self, count):
+        for _ in range(self._count, count if self._held is not None else 0):
+            self._writer.write(self._held)
+        self._count = max(self._count, count)
 
 
 def _fitted(picture, size):
