@@ -18,15 +18,16 @@ from commands.weights import find_folder, score_run
 from utils import config
 from utils.data.batches import views
 from utils.data.fer import prepare_fer
-from utils.data.ferplus import agreed, load_votes
+from utils.data.ferplus import agreed, load_votes, majority
 from utils.data.prepared import copies_of_training, fingerprint, load_images, rows_of
 from utils.data.utk import RACES, prepare_utk
-from utils.evaluation import ADULT_AGES, AGE_BANDS, age_bands, evaluate
+from utils.evaluation import AGE_BANDS, AGE_RANGES, age_bands, evaluate
 from utils.networks.storage import load_network
 from utils.preprocessing import EMOTIONS
 from utils.training import reference
 
 TEN_VIEWS = ", ten views"
+NOT_IN_TRAINING = "not in training as well"
 
 
 def score_shipped(dataset, prepared, votes_path=None):
@@ -45,7 +46,7 @@ def score_shipped(dataset, prepared, votes_path=None):
         Indexed by model and by what was scored; columns as `evaluate` gives them, but for images
         of one class no macro_f1.
     """
-    votes = load_votes("test", prepared, votes_path) if votes_path else None
+    votes = load_votes("test", prepared, votes_path, all_answers=True) if votes_path else None
     prefix = {"fer2013": "emotion", "utkface": "gender"}[dataset]
     rows = {}
     for path in sorted(config.PRETRAINED_DIR.glob(f"{prefix}_*.npz")):
@@ -57,17 +58,19 @@ def score_shipped(dataset, prepared, votes_path=None):
         probabilities, averaged = predictions[0], np.mean(predictions, axis=0)
         rows[name, "all test images"] = evaluate(y_true, probabilities)
         rows[name, "the same, ten views"] = evaluate(y_true, averaged)
-        if votes is not None and tuple(names) == EMOTIONS and (clear := agreed(votes)).any():
-            rows[name, "7 of 10 people agree, by their votes"] = evaluate(
-                votes.argmax(axis=1)[clear], probabilities[clear]
-            )
         known = rows_of(prepared, "test", names)
         if dataset == "fer2013":
             new = ~copies_of_training(prepared, "test", names)
-            groups = {"not in training as well": new}
+            groups = {NOT_IN_TRAINING: new}
+            if votes is not None and tuple(names) == EMOTIONS:
+                rows |= {
+                    (name, part): scores for part, scores in _by_people(votes, probabilities, new)
+                }
         else:
-            bands, (youngest, oldest) = age_bands(known["age"]), ADULT_AGES
-            groups = {f"ages {youngest} to {oldest}": known["age"].between(youngest, oldest)}
+            bands = age_bands(known["age"])
+            groups = {
+                f"ages {ages}": known["age"].between(*AGE_RANGES[ages]) for ages in AGE_RANGES
+            }
             groups |= {f"age {band}": bands == band for band in AGE_BANDS}
             groups |= {race: known["race"] == race for race in sorted(known["race"].unique())}
             groups |= {label: known["label"] == label for label in contract.class_names}
@@ -83,10 +86,27 @@ def score_shipped(dataset, prepared, votes_path=None):
     return table.rename_axis(["model", "test images"])
 
 
+def _by_people(votes, probabilities, new):
+    """Scores by what people say, on all images and on those that are not in training as well."""
+    said, emotions = majority(votes), votes[:, : len(EMOTIONS)]
+    rules = {
+        "majority of people, 7 classes": np.where(said < len(EMOTIONS), said, -1),
+        "majority of people, 8 classes": said,
+        "7 of 10 people agree": np.where(agreed(emotions), emotions.argmax(axis=1), -1),
+    }
+    for rule, labels in rules.items():
+        # No network of ours can say contempt.
+        answers = np.pad(probabilities, ((0, 0), (0, 1))) if "8" in rule else probabilities
+        for part, chosen in ((rule, labels >= 0), (f"{rule}, {NOT_IN_TRAINING}", new)):
+            chosen = chosen & (labels >= 0)
+            if chosen.any():
+                yield part, evaluate(labels[chosen], answers[chosen])
+
+
 def _notes_on_labels(name, votes):
     """What to know of a network that learned other labels than those that are counted."""
     if reference(name).facts["made_of"]["batches"]["labels"].startswith("votes"):
-        by_votes = "the row of 7 of 10 people" if votes else "--votes fer2013new.csv"
+        by_votes = "the rows of what people say" if votes else "--votes fer2013new.csv"
         yield f"{name}: it learned from people's votes, not from FER-2013's labels; see {by_votes}"
 
 

@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import balanced_accuracy_score
 
 from commands import evaluate as command
 from utils import config
@@ -13,15 +14,18 @@ from utils.data.prepared import fingerprint, load_prepared, load_split
 from utils.evaluation import (
     accuracy_by,
     age_bands,
+    balanced_recall,
     calibration_error,
     choose_threshold,
     confusion,
     evaluate,
     fit_temperature,
+    jitter,
     macro_f1_interval,
     mcnemar,
     per_class,
     reliability,
+    resting_face,
     sharpen,
     wilson_interval,
 )
@@ -98,6 +102,55 @@ def test_macro_f1_interval_is_that_of_a_plain_loop():
 def test_a_class_without_images_can_be_anything():
     table = per_class(np.array([0, 0]), np.eye(2)[[0, 0]], ["a", "b"])
     assert table.loc["b", ["n", "recall low", "recall high"]].tolist() == [0, 0, 1]
+
+
+def test_balanced_recall_is_the_mean_over_classes_that_occur():
+    draw = np.random.default_rng(3)
+    y_true, said = draw.choice([0, 1, 3], 300, p=[0.9, 0.07, 0.03]), draw.choice([0, 1, 3], 300)
+    scores = balanced_recall(y_true, np.eye(4)[said])
+    assert scores["recall"] == pytest.approx(balanced_accuracy_score(y_true, said))
+    assert scores["n"] == 300
+    # By hand: 2 of 3, 1 of 2, 1 of 1, with the ends of `test_per_class_table_by_hand`.
+    scores = balanced_recall(Y_TRUE, PROBABILITIES)
+    assert scores["recall"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    down, up = np.array([2 / 3, 1 / 2, 1]) - [0.208, 0.095, 0.207], [0.272, 0.405, 0]
+    assert scores["low"] == pytest.approx(scores["recall"] - np.sqrt((down**2).sum()) / 3, abs=1e-3)
+    assert scores["high"] == pytest.approx(
+        scores["recall"] + np.sqrt(np.square(up).sum()) / 3, abs=1e-3
+    )
+
+
+def test_balanced_recall_s_interval_holds_the_truth_in_95_of_100_draws():
+    draw = np.random.default_rng(0)
+    truth, counts = np.array([0.6, 0.9, 0.97]), np.array([12, 60, 400])
+    y_true, hits = np.repeat(range(3), counts), 0
+    for _ in range(400):
+        right = draw.random(len(y_true)) < truth[y_true]
+        scores = balanced_recall(y_true, np.eye(3)[np.where(right, y_true, (y_true + 1) % 3)])
+        hits += scores["low"] <= truth.mean() <= scores["high"]
+    assert 0.92 < hits / 400 < 0.98
+
+
+def test_resting_face_by_hand():
+    votes = np.array([10, 9, 9, 8, 0])
+    probabilities = np.full((5, 7), 0.05)
+    for row, (said, sure) in enumerate([(6, 0.7), (4, 0.6), (0, 0.4), (3, 0.9), (6, 0.9)]):
+        probabilities[row, said] = sure
+    scores = resting_face(votes, probabilities)
+    assert (scores["n"], scores["otherwise"]) == (3, 2)
+    assert scores["share"] == pytest.approx(2 / 3) and scores["confidence"] == pytest.approx(0.5)
+    assert (scores["low"], scores["high"]) == wilson_interval(2, 3)
+    calm = resting_face(votes, np.eye(7)[[6] * 5])
+    assert calm["share"] == 0 and np.isnan(calm["confidence"])
+
+
+def test_jitter_by_hand():
+    table = jitter(np.eye(3)[[0, 1, 2, 2]], {
+        "up": np.eye(3)[[0, 1, 2, 0]], "down": np.eye(3)[[1, 1, 2, 1]],
+    })  # fmt: skip
+    assert table["changed"].to_dict() == {"up": 1, "down": 2, "any": 2}
+    assert table["share"].tolist() == [0.25, 0.5, 0.5] and set(table["n"]) == {4}
+    assert tuple(table.loc["any", ["low", "high"]]) == wilson_interval(2, 4)
 
 
 def test_nothing_to_score_is_refused():
@@ -207,7 +260,8 @@ def test_shipped_networks_are_scored_from_the_command_line(prepared_workspace, t
         assert {key: scores[key] for key in expected} == pytest.approx(expected)
     rows = {record["test images"]: record for record in tables["utkface"]}
     labels = load_prepared("utkface").labels.query("split == 'test'")
-    assert rows["ages 18 to 60"]["n"] == labels["age"].between(18, 60).sum()
+    for part, ends in {"from 6": (6, 200), "18 to 60": (18, 60), "21 to 60": (21, 60)}.items():
+        assert rows[f"ages {part}"]["n"] == labels["age"].between(*ends).sum()
     assert rows["female"]["n"] + rows["male"]["n"] == len(labels)
     assert rows["female"]["macro_f1"] is None and rows["ages 18 to 60"]["macro_f1"] is not None
     races = labels["race"].value_counts()
@@ -233,10 +287,25 @@ def test_emotions_are_scored_by_people_s_votes_where_these_are_given(
     votes = load_votes("test").tolist()
     clear = [i for i, row in enumerate(votes) if max(row) >= 7]
     right = sum(votes[i][says[i]] == max(votes[i]) for i in clear)
-    (scores,) = [x for x in records if x["test images"].startswith("7 of 10")]
+    scores = {row["test images"]: row for row in records}
+    agreed = scores["7 of 10 people agree"]
     assert 0 < len(clear) < len(votes)
-    assert (scores["n"], scores["correct"]) == (len(clear), right)
-    assert "see the row of 7 of 10 people" in captured.err, "it learned from votes"
+    assert (agreed["n"], agreed["correct"]) == (len(clear), right)
+    assert "see the rows of what people say" in captured.err, "it learned from votes"
+    # The rule of FER+'s authors: single votes go, more than half of the rest is needed.
+    rest = [
+        [x if x > 1 else 0 for x in row] for row in load_votes("test", all_answers=True).tolist()
+    ]
+    for num_classes in (7, 8):
+        counted = [
+            i
+            for i, row in enumerate(rest)
+            if 2 * max(row) > sum(row) and max(row) in row[:num_classes]
+        ]
+        part = scores[f"majority of people, {num_classes} classes"]
+        assert part["n"] == len(counted)
+        assert part["correct"] == sum(rest[i][says[i]] == max(rest[i]) for i in counted)
+        assert scores[f"majority of people, {num_classes} classes, not in training as well"]
 
 
 def test_what_a_reader_of_the_scores_must_know_is_said(prepared_workspace, monkeypatch, capsys):

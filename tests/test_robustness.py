@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from utils import config, robustness
-from utils.data.prepared import load_split
+from utils.data.prepared import copies_of_training, load_prepared, load_split, rows_of
 from utils.robustness import CORRUPTIONS, corrupt
 from utils.training import reference
 
@@ -52,14 +52,43 @@ def test_a_run_is_measured_once(small_run, monkeypatch):
     row = table.query("corruption == 'darkness' and severity == 0.06").iloc[0]
     assert row["accuracy"] == pytest.approx((says == y_true).mean())
     assert row["low"] < row["accuracy"] < row["high"] or row["accuracy"] in (0, 1)
-    monkeypatch.setattr(robustness, "load_split", None)
+    monkeypatch.setattr(robustness, "load_images", None)
     pd.testing.assert_frame_equal(robustness.accuracy_by_severity(small_run), table)
+
+
+def test_labels_that_change_with_the_box(small_run, monkeypatch):
+    table = robustness.jitter_of(small_run)
+    prepared, model = load_prepared("fer2013"), small_run.load_model()
+    images, _, _ = load_split("fer2013", "valid", small_run.contract.face_input)
+    known = copies_of_training(prepared, "valid")
+    labels = prepared.labels
+    training = set(labels.loc[labels["split"] == "train", "sha256"])
+    assert known.tolist() == [x in training for x in rows_of(prepared, "valid")["sha256"]]
+    images = images[~known].astype(np.float32)
+
+    def says(pictures):
+        pictures = np.clip(np.rint(pictures), 0, 255).astype(np.uint8)
+        return model.predict(pictures, verbose=0).argmax(axis=1)
+
+    # By 5 % of twelve pixels: 0.6 of the next row and 0.4 of its own.
+    lower = np.concatenate([images[:, :1], images[:, :-1]], axis=1)
+    upper = np.concatenate([images[:, 1:], images[:, -1:]], axis=1)
+    for name, beside in (("down", lower), ("up", upper)):
+        differs = says(0.4 * images + 0.6 * beside) != says(images)
+        assert table.loc[name, "changed"] == differs.sum()
+    assert table.loc["any", "changed"] >= table["changed"].max() and set(table["n"]) == {
+        len(images)
+    }
+    monkeypatch.setattr(robustness, "load_images", None)
+    pd.testing.assert_frame_equal(robustness.jitter_of(small_run), table)
 
 
 def test_what_was_measured_of_ours_needs_no_data(workspace, monkeypatch):
     monkeypatch.setattr(config, "REFERENCE_DIR", REFERENCES)
     stored = robustness.accuracy_by_severity(reference("emotion_final"))
     assert set(stored["corruption"]) == set(CORRUPTIONS)
+    moved = robustness.jitter_of(reference("emotion_ferplus"))
+    assert set(moved["n"]) == {3589 - 280} and len(moved) == 7
     before = {path.name for path in (REFERENCES / "emotion_six_conv").iterdir()}
     with pytest.raises(FileNotFoundError, match="has no weights"):
         robustness.accuracy_by_severity(reference("emotion_six_conv"))

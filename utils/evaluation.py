@@ -7,8 +7,12 @@ from scipy.special import softmax
 from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import classification_report, confusion_matrix, f1_score, log_loss
 
+from utils.preprocessing import EMOTIONS
+
 AGE_BANDS = {"0-5": 5, "6-17": 17, "18-30": 30, "31-45": 45, "46-60": 60, "61+": 120}
-ADULT_AGES = (18, 60)
+# Young children's labels are uncertain, so some count from six; 21 to 60 is what CORAL (Cao et al.
+# 2020, arXiv:1901.07884) made of UTKFace, and who follows its split counts no others.
+AGE_RANGES = {"from 6": (6, 120), "18 to 60": (18, 60), "21 to 60": (21, 60)}
 
 
 def wilson_interval(correct, n):
@@ -138,6 +142,107 @@ def per_class(y_true, probabilities, class_names):
     ends = [wilson_interval(correct, n) for correct, n in zip(right, table["n"])]
     table[["recall low", "recall high"]] = ends
     return table[["precision", "recall", "recall low", "recall high", "F1", "n"]]
+
+
+def balanced_recall(y_true, probabilities):
+    """Mean recall of the classes that occur, so that a rare one counts as much as a frequent one.
+
+    Also known as balanced accuracy (Brodersen et al. 2010). Its interval is made of the Wilson
+    intervals of the recalls: the distances of their ends are squared and added, as variances are
+    (MOVER, Zou and Donner 2008). So a class of ten images, all of them found, still adds doubt.
+    Taught in notebook 03.
+
+    Parameters
+    ----------
+    y_true : numpy.ndarray, int, (n,)
+    probabilities : numpy.ndarray, float, (n, num_classes)
+
+    Returns
+    -------
+    dict
+        n, recall (the mean), low and high (95 % interval).
+    """
+    matrix = confusion(y_true, probabilities)
+    counts = matrix.sum(axis=1)
+    right, counts = matrix.diagonal()[counts > 0], counts[counts > 0]
+    recalls = right / counts
+    low, high = np.transpose([wilson_interval(*class_) for class_ in zip(right, counts)])
+    mean = recalls.mean()
+    return {
+        "n": int(counts.sum()),
+        "recall": float(mean),
+        "low": float(mean - np.linalg.norm(recalls - low) / len(recalls)),
+        "high": float(mean + np.linalg.norm(high - recalls) / len(recalls)),
+    }
+
+
+def resting_face(neutral_votes, probabilities, num_people=9):
+    """How often a network calls a face something else that nearly all people call neutral.
+
+    A face at rest is what a camera sees most of the time, so each such error is seen. Taught in
+    notebook 03.
+
+    Parameters
+    ----------
+    neutral_votes : numpy.ndarray, int, (n,)
+        How many of ten people call each image neutral: see `utils.data.ferplus.load_votes`.
+    probabilities : numpy.ndarray, float, (n, 7)
+        In the order of `utils.preprocessing.EMOTIONS`.
+    num_people : int
+        That must call it neutral for an image to count.
+
+    Returns
+    -------
+    dict
+        n (images that count), otherwise (how many of these are called something else), share, low
+        and high (95 % Wilson interval), confidence (mean of those; NaN where there are none).
+    """
+    resting = probabilities[neutral_votes >= num_people]
+    wrong = resting[resting.argmax(axis=1) != EMOTIONS.index("neutral")]
+    low, high = wilson_interval(len(wrong), len(resting))
+    return {
+        "n": len(resting),
+        "otherwise": len(wrong),
+        "share": len(wrong) / len(resting) if len(resting) else np.nan,
+        "low": low,
+        "high": high,
+        "confidence": float(wrong.max(axis=1).mean()) if len(wrong) else np.nan,
+    }
+
+
+def jitter(probabilities, changed):
+    """How often the label of an image is another after a change too small for people to answer to.
+
+    Taught in notebook 03.
+
+    Parameters
+    ----------
+    probabilities : numpy.ndarray, float, (n, num_classes)
+        Of the images as they are.
+    changed : dict of str to numpy.ndarray, float, (n, num_classes)
+        Of the same images after each change: see `utils.robustness.jitter_of`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        n, changed (labels), share, low and high (95 % Wilson interval) of each change, and of
+        images with any of them; indexed by change, with "any" last.
+    """
+    said = probabilities.argmax(axis=1)
+    other = {name: answers.argmax(axis=1) != said for name, answers in changed.items()}
+    other["any"] = np.any(list(other.values()), axis=0)
+    rows = {
+        name: (
+            len(said),
+            int(differs.sum()),
+            differs.mean(),
+            *wilson_interval(differs.sum(), len(said)),
+        )
+        for name, differs in other.items()
+    }
+    columns = ["n", "changed", "share", "low", "high"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return table.rename_axis("change")
 
 
 def mcnemar(y_true, probabilities, others):

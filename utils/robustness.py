@@ -1,14 +1,16 @@
 """What a camera does to faces that training images do not show: dark, noisy, blurred, moved."""
 
 import zlib
+from functools import partial
 
 import cv2
 import numpy as np
 import pandas as pd
 
-from utils.data.prepared import load_split
-from utils.evaluation import evaluate
+from utils.data.prepared import copies_of_training, load_images, load_prepared
+from utils.evaluation import evaluate, jitter
 from utils.files import replaced_when_done
+from utils.networks.storage import load_network
 
 
 def darken(image, severity):
@@ -44,10 +46,10 @@ def shift(image, severity):
     return _move(image, right=severity)
 
 
-def _move(image, degrees=0.0, scale=1.0, right=0.0):
+def _move(image, degrees=0.0, scale=1.0, right=0.0, down=0.0):
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
-    matrix[0, 2] += right * width
+    matrix[:, 2] += right * width, down * height
     # What was outside the image repeats its border, as in the crops of the realtime loop.
     return cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
 
@@ -60,6 +62,15 @@ CORRUPTIONS = {
     "rotation": (rotate, (0, 10, 20, 30, 45)),
     "scale": (rescale, (1.0, 0.7, 0.85, 1.2, 1.4)),
     "shift": (shift, (0, 0.05, 0.1, 0.2, 0.3)),
+}
+# How a detector's box differs from frame to frame, while the face is the same.
+BOX_CHANGES = {
+    "right": {"right": 0.05},
+    "left": {"right": -0.05},
+    "down": {"down": 0.05},
+    "up": {"down": -0.05},
+    "counterclockwise": {"degrees": 5},
+    "clockwise": {"degrees": -5},
 }
 
 
@@ -88,7 +99,11 @@ def corrupt(images, name, severity):
     if name not in CORRUPTIONS:
         raise ValueError(f"corruption is {name!r}, expected one of {sorted(CORRUPTIONS)}")
     change, _ = CORRUPTIONS[name]
-    changed = [change(image.astype(np.float32), severity) for image in images]
+    return _changed(images, lambda image: change(image, severity))
+
+
+def _changed(images, change):
+    changed = [change(image.astype(np.float32)) for image in images]
     return np.clip(np.rint(np.stack(changed)), 0, 255).astype(np.uint8).reshape(images.shape)
 
 
@@ -113,14 +128,9 @@ def accuracy_by_severity(run):
     """
     path = run.folder / "robustness.csv"
     if not path.is_file():
-        model, batches = run.load_model(), run.facts["made_of"]["batches"]
-        images, y_true, _ = load_split(
-            batches["dataset"],
-            "test",
-            run.contract.face_input,
-            run.class_names,
-            batches["split_name"],
-        )
+        model, prepared = run.load_model(), _prepared(run)
+        face_input = run.contract.face_input
+        images, y_true, _ = load_images(prepared, "test", face_input, run.class_names)
         rows = []
         for name, (_, severities) in CORRUPTIONS.items():
             for severity in severities:
@@ -128,6 +138,49 @@ def accuracy_by_severity(run):
                 scores = evaluate(y_true, model.predict(changed, batch_size=256, verbose=0))
                 rows.append({"corruption": name, "severity": severity, **scores})
         table = pd.DataFrame(rows).drop(columns=["correct", "macro_f1"])
-        with replaced_when_done(path) as partial:
-            table.to_csv(partial, index=False)
+        with replaced_when_done(path) as unfinished:
+            table.to_csv(unfinished, index=False)
     return pd.read_csv(path)
+
+
+def _prepared(run):
+    batches = run.facts["made_of"]["batches"]
+    return load_prepared(batches["dataset"], batches["split_name"])
+
+
+def jitter_of(run):
+    """How often a network's label changes with a box that moves a little, or what was measured.
+
+    Validation images without copies of training images; the face moves in the image by 5 % of its
+    side in four directions (`BOX_CHANGES`), or turns by 5 degrees both ways. Taught in notebook 03.
+    Costs as much as seven predictions of the validation split.
+
+    Parameters
+    ----------
+    run : utils.training.Run
+        One of ours must be among the networks in ``outputs/pretrained/``, whose weights are used.
+
+    Returns
+    -------
+    pandas.DataFrame
+        See `utils.evaluation.jitter`; kept as ``jitter.csv`` with the run.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it was not measured before, and the weights or the data are not here.
+    """
+    path = run.folder / "jitter.csv"
+    if not path.is_file():
+        model = load_network(run.name)[0] if run.is_reference else run.load_model()
+        prepared, face_input = _prepared(run), run.contract.face_input
+        images, _, _ = load_images(prepared, "valid", face_input, run.class_names)
+        images = images[~copies_of_training(prepared, "valid", run.class_names)]
+
+        def answers(change):
+            return model.predict(_changed(images, change), batch_size=256, verbose=0)
+
+        moved = {name: answers(partial(_move, **by)) for name, by in BOX_CHANGES.items()}
+        with replaced_when_done(path) as unfinished:
+            jitter(model.predict(images, batch_size=256, verbose=0), moved).to_csv(unfinished)
+    return pd.read_csv(path, index_col="change")
