@@ -18,17 +18,9 @@ from utils.data.prepared import load_images
 from utils.data.utk import prepare_utk
 from utils.evaluation import accuracy_by, confusion
 from utils.files import replaced_when_done
-from utils.models import (
-    build_compact_cnn,
-    build_final_cnn,
-    build_five_conv_cnn,
-    build_mobilenet,
-    build_six_conv_cnn,
-)
 from utils.networks.contract import find_network
 from utils.plots import (
     plot_accuracies,
-    plot_architectures,
     plot_confusion_matrix,
     plot_images,
     plot_reliability,
@@ -75,16 +67,6 @@ def draw_family(family):
     return _dots(table, 1 + 0.19 * len(table))
 
 
-def draw_all_runs():
-    """Accuracies of all runs with their intervals, a colour for each family."""
-    families = {name: _one_row_each(name).assign(group=name) for name in tables.FAMILIES}
-    peers = families["peers"]
-    families["peers"] = peers[peers["run"].isin(tables.PEER_PARAMETERS)]
-    table = pd.concat(families.values())
-    is_gender = table["run"].str.contains("gender")
-    return _dots(pd.concat([table[~is_gender], table[is_gender]]), 1 + 0.16 * len(table))
-
-
 def draw_confusion_emotion():
     """What the loop's emotion network says, by what most people say (FER+)."""
     matrix = confusion(*tables.answers(DEFAULT_EMOTION_MODEL, judge="majority"))
@@ -123,31 +105,13 @@ def draw_accuracy_by_age_and_race():
         "label": (known, "label"),
         "age": (known, "age"),
         "race": (known, "race"),
-        "race, 18 to 60": (tables.adults(known), "race"),
+        "race, 18 to 60": (tables.of_ages(known, "18 to 60"), "race"),
     }
     rows = {name: accuracy_by(*part).assign(group=name) for name, part in parts.items()}
     table = pd.concat(rows)
     table.index = [f"{name} (n = {n:,})" for (_, name), n in zip(table.index, table["n"])]
     figure = _dots(table, 4.6)
     figure.axes[0].set_xlabel(f"accuracy of {DEFAULT_GENDER_MODEL} on test faces, 95 % interval")
-    return figure
-
-
-def draw_architectures():
-    """The report's emotion networks and the compact one, side by side."""
-    networks = {
-        "six_conv": build_six_conv_cnn((48, 48, 1), 7),
-        "mobilenet": build_mobilenet((224, 224, 3), 7, weights=None),
-        "five_classes": build_five_conv_cnn((48, 48, 1), 5),
-        "final": build_final_cnn((48, 48, 1), 7),
-        "compact": build_compact_cnn(
-            (48, 48, 1), 7, widths=(64, 128, 256), blocks_per_stage=2, dropout=0.4
-        ),
-    }
-    figure = plot_architectures(networks)
-    figure.set_size_inches(WIDTH, 6.5)
-    for ax in figure.axes:
-        plt.setp(ax.texts, fontsize=7)
     return figure
 
 
@@ -220,7 +184,6 @@ def write_moving_picture(path, every=2):
 
 
 FIGURES = {
-    "all_runs": draw_all_runs,
     **{family: partial(draw_family, family) for family in tables.FAMILIES},
     "confusion_emotion": draw_confusion_emotion,
     "robustness": partial(
@@ -232,7 +195,6 @@ FIGURES = {
     ),
     "reliability": draw_reliability,
     "accuracy_by_age_and_race": draw_accuracy_by_age_and_race,
-    "architectures": draw_architectures,
     "frame": draw_frame,
     "sample_fer": partial(draw_sample, "fer2013"),
     "sample_utk": partial(draw_sample, "utkface"),

@@ -6,9 +6,20 @@ import pandas as pd
 from utils import config
 from utils.data.ferplus import agreed, load_votes, majority
 from utils.data.prepared import copies_of_training, fingerprint, load_prepared, rows_of
-from utils.evaluation import AGE_BANDS, accuracy_by, age_bands, evaluate, mcnemar
+from utils.evaluation import (
+    AGE_RANGES,
+    accuracy_by,
+    age_bands,
+    balanced_recall,
+    evaluate,
+    fit_temperature,
+    mcnemar,
+    resting_face,
+    sharpen,
+)
 from utils.files import replaced_when_done
 from utils.preprocessing import EMOTIONS, FIVE_EMOTIONS, GENDERS
+from utils.robustness import jitter_of
 from utils.training import Run, reference
 
 # Each of our runs is in one family, and some in that of the peers for comparison.
@@ -182,8 +193,9 @@ def recorded(name):
 def record():
     """Keep what only the data know of the images that our runs were scored on, once.
 
-    Copies of training images, what people say by three rules, age bands and races: no pictures
-    and no names, in the order of the predictions. With these anybody can make the page.
+    Copies of training images, what people say by three rules and how many say neutral, years of
+    age and races: no pictures and no names, in the order of the predictions. With these anybody
+    can make the page.
 
     Raises
     ------
@@ -218,14 +230,17 @@ def _people(prepared, split):
         "majority": majority(votes),
         "agreed": np.where(agreed(emotions), most, -1),
         "most": most,
+        "neutral_votes": emotions[:, EMOTIONS.index("neutral")],
     }
     return {f"{split}_{rule}": labels.astype(np.int8) for rule, labels in rules.items()}
 
 
 def _groups(prepared, split):
     rows = rows_of(prepared, split)
-    groups = {"age": age_bands(rows["age"]), "race": rows["race"]}
-    return {f"{split}_{name}": values.to_numpy(str) for name, values in groups.items()}
+    return {
+        f"{split}_years": rows["age"].to_numpy(np.int16),
+        f"{split}_race": rows["race"].to_numpy(str),
+    }
 
 
 def members(name):
@@ -245,9 +260,9 @@ def answers(name, split="test", averaged=False, judge="label", clean=False):
     split : {"valid", "test"}
     averaged : bool
         The mean over ten views of each image.
-    judge : {"label", "majority", "agreed", "most"}
-        The data set's own label, or what people say (FER+): by the rule of its authors, at least
-        seven of ten, or most of them.
+    judge : {"label", "majority", "eight", "agreed", "most"}
+        The data set's own label, or what people say (FER+): by the rule of its authors, by the
+        same with contempt as an eighth class, at least seven of ten, or most of them.
     clean : bool
         Leave out the images that are in training as well.
 
@@ -263,8 +278,11 @@ def answers(name, split="test", averaged=False, judge="label", clean=False):
         y_true, probabilities = parts[0][0], np.mean([answer for _, answer in parts], axis=0)
     chosen = np.full(len(y_true), True)
     if judge != "label":
-        y_true = recorded("ferplus_labels")[f"{split}_{judge}"]
-        chosen = (y_true >= 0) & (y_true < len(EMOTIONS))  # contempt is no class of FER-2013
+        rule = "majority" if judge == "eight" else judge
+        y_true = recorded("ferplus_labels")[f"{split}_{rule}"]
+        if judge == "eight":  # which no network of ours can say
+            probabilities = np.pad(probabilities, ((0, 0), (0, 1)))
+        chosen = (y_true >= 0) & (y_true < probabilities.shape[1])
     if clean and probabilities.shape[1] > len(GENDERS):
         copies = recorded("fer2013_copies")[split]
         if len(copies) > len(y_true):  # the five classes
@@ -272,12 +290,6 @@ def answers(name, split="test", averaged=False, judge="label", clean=False):
             copies = copies[np.isin(reference("emotion_final").predictions(split)[0], kept)]
         chosen &= ~copies
     return y_true[chosen], probabilities[chosen]
-
-
-def has_views(name):
-    """Say whether ten views of each image were scored."""
-    with np.load(members(name)[0].folder / "predictions.npz") as stored:
-        return "test_averaged" in stored
 
 
 def family_table(family):
@@ -290,7 +302,7 @@ def family_table(family):
     rows = []
     for name, what in FAMILIES[family].items():
         cases = [] if name in ENSEMBLES else [("label", 1)]
-        cases += [("label", 10)] * has_views(name) + [("majority", 1)] * (
+        cases += [("label", 10)] * members(name)[0].has_averaged + [("majority", 1)] * (
             name in LEARNED_FROM_VOTES
         )
         for number, (judge, views) in enumerate(cases):
@@ -319,51 +331,93 @@ def _cost(name):
 
 
 def people_table():
-    """Scores by what people say: FER+'s rule on test images, and where seven of ten agree."""
+    """Scores by what people say of test images: FER+'s rule, and where seven of ten agree."""
     rows = []
     names = ("emotion_final", "fer", OWN_LABELS, "emotion_fer", "emotion_fer_distilled")
     for name in (*names, *LEARNED_FROM_VOTES):
         row = {"run": name} | evaluate(*answers(name, judge="majority"))
-        row["clean"] = evaluate(*answers(name, judge="majority", clean=True))["accuracy"]
-        # Our networks cannot say contempt, so they miss the few images that show it.
-        row["of eight"] = row["correct"] / (recorded("ferplus_labels")["test_majority"] >= 0).sum()
-        for split in ("valid", "test"):
-            agreeing = evaluate(*answers(name, split, judge="agreed"))
-            row |= {f"{split} {key}": agreeing[key] for key in ("accuracy", "macro_f1")}
+        for judge in ("majority", "eight", "agreed"):
+            for key, clean in ((judge, False), (f"{judge} clean", True)):
+                row[key] = evaluate(*answers(name, judge=judge, clean=clean))["accuracy"]
         rows.append(row)
     return pd.DataFrame(rows)
 
 
+def camera_table():
+    """Three scores of what a camera shows, on clean validation images: see RESULTS.md.
+
+    otherwise, its low and high, n and confidence (after a temperature, so that networks can be
+    compared); agreed and label (balanced recall) with low, high and n, and mean, that of both;
+    jitter with low, high and n, of networks in ``outputs/pretrained/``, else NaN.
+    """
+    names = [x for family in ("compact", "beyond") for x in FAMILIES[family] if "emotion" in x]
+    neutral_votes = recorded("ferplus_labels")["valid_neutral_votes"]
+    neutral_votes = neutral_votes[~recorded("fer2013_copies")["valid"]]
+    rows = []
+    for name in (*names, "fer"):
+        _, probabilities = answers(name, "valid", clean=True)
+        temperature = fit_temperature(*answers(name, "valid", judge="most", clean=True))
+        scores = {"otherwise": resting_face(neutral_votes, sharpen(probabilities, temperature))}
+        for judge in ("agreed", "label"):
+            scores[judge] = balanced_recall(*answers(name, "valid", judge=judge, clean=True))
+        row = {"run": name, "jitter": np.nan, "confidence": scores["otherwise"]["confidence"]}
+        if is_shipped(name):
+            scores["jitter"] = jitter_of(reference(name)).loc["any"]
+        for key, found in scores.items():
+            row[key] = found["recall" if "recall" in found else "share"]
+            row |= {f"{key} {end}": found[end] for end in ("n", "low", "high")}
+        rows.append(row | {"mean": (row["agreed"] + row["label"]) / 2})
+    return pd.DataFrame(rows)
+
+
+def is_shipped(name):
+    """Whether a network is among those that the loop can load."""
+    return (config.PRETRAINED_DIR / f"{name}.npz").is_file()
+
+
+def choose_for_loop(table):
+    """Name of the network of `camera_table` that the rule chooses."""
+    shipped = table.dropna(subset="jitter").set_index("run")
+    calm = shipped[shipped["otherwise"] <= MOST_OTHERWISE]
+    if calm.empty:
+        return shipped["otherwise"].idxmin()
+    steady = calm[calm["jitter"] <= calm["jitter"].min() + MOST_JITTER]
+    return steady["mean"].idxmax()
+
+
 def faces(name, split="test"):
-    """Label, age band, race and whether a gender network is right, of each face of a split."""
+    """Label, years, age band, race and whether a network is right, of each face of a split."""
     y_true, probabilities = answers(name, split)
     known = recorded("utkface_groups")
     return pd.DataFrame(
         {
             "label": np.array(GENDERS)[y_true],
-            "age": pd.Categorical(known[f"{split}_age"], list(AGE_BANDS), ordered=True),
+            "years": known[f"{split}_years"],
+            "age": age_bands(known[f"{split}_years"]),
             "race": known[f"{split}_race"],
             "correct": probabilities.argmax(axis=1) == y_true,
         }
     )
 
 
-def adults(table):
-    """Of the faces of `faces`, those of 18 to 60 years."""
-    return table[table["age"].isin(["18-30", "31-45", "46-60"])]
+def of_ages(table, ages):
+    """Of the faces of `faces`, those of one of `AGE_RANGES`; all faces for "all"."""
+    return table if ages == "all" else table[table["years"].between(*AGE_RANGES[ages])]
 
 
 def groups_table():
-    """What gender networks were chosen by, on validation faces, and the same on test faces."""
+    """Gender by age on validation and test faces, and the gap between races."""
     rows = []
     for name in ("gender_utk", "gender_utk_64", "gender_utk_64_distilled", "gender_utk_64_both"):
         row = {"run": name}
         for split in ("valid", "test"):
             table = faces(name, split)
             races = accuracy_by(table, "race").query("n > 100")["accuracy"]
-            row[f"{split} all"] = table["correct"].mean()
-            row[f"{split} adults"] = adults(table)["correct"].mean()
+            for ages in ("all", *AGE_RANGES):
+                row[f"{split} {ages}"] = of_ages(table, ages)["correct"].mean()
             row[f"{split} gap"] = 100 * (races.max() - races.min())
+        any_change = jitter_of(reference(name)).loc["any"] if is_shipped(name) else {}
+        row |= {key: any_change.get(key, np.nan) for key in ("share", "low", "high")}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -372,23 +426,28 @@ def seeds_table():
     """Mean and standard deviation over three seeds, on validation and test images."""
     rows = []
     for names in SEEDS.values():
-        for averaged in (False, True) if has_views(names[0]) else (False,):
+        for averaged in (False, True) if members(names[0])[0].has_averaged else (False,):
             row = {"run": names[0], "views": 10 if averaged else 1}
-            for split in ("valid", "test"):
-                each = [evaluate(*answers(x, split, averaged))["accuracy"] for x in names]
-                row |= {split: np.mean(each), f"{split} spread": 100 * np.std(each, ddof=1)}
+            for key, split, clean in (
+                ("valid", "valid", True),
+                ("test", "test", False),
+                ("clean", "test", True),
+            ):
+                terms = (split, averaged, "label", clean)
+                each = [evaluate(*answers(x, *terms))["accuracy"] for x in names]
+                row |= {key: np.mean(each), f"{key} spread": 100 * np.std(each, ddof=1)}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
 def pairs_table():
-    """Test images that only one of two networks reads rightly, with McNemar's test."""
+    """Clean test images that only one of two networks reads rightly, with McNemar's test."""
     rows = []
     for name, other, whose in PAIRS:
         averaged, judge = _terms(name)
-        y_true, probabilities = answers(name, "test", averaged, judge)
-        others = answers(other, "test", averaged, judge)[1]
-        chosen = slice(None) if whose == "all" else adults(faces(name)).index
+        y_true, probabilities = answers(name, "test", averaged, judge, clean=True)
+        others = answers(other, "test", averaged, judge, clean=True)[1]
+        chosen = slice(None) if whose == "all" else of_ages(faces(name), whose).index
         row = {"run": name, "other": other, "judge": judge, "whose": whose}
         row["n"] = len(y_true[chosen])
         rows.append(row | mcnemar(y_true[chosen], probabilities[chosen], others[chosen]))
@@ -408,7 +467,7 @@ def changes_table():
         for key, clean in (("points", False), ("clean", True)):
             with_it, without = (np.mean(_accuracies(x, run, clean)) for x in (run, base))
             row[key] = 100 * (with_it - without)
-        each = _accuracies(seeds, run) if seeds else []
+        each = _accuracies(seeds, run, clean=True) if seeds else []
         row["spread"] = 100 * np.std(each, ddof=1) if seeds else np.nan
         if "gender" in base:
             row["clean"] = np.nan
