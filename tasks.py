@@ -12,8 +12,9 @@
     python tasks.py results write RESULTS.md and its figures from our runs
     python tasks.py benchmark   how fast the loop is here, beside the report's
 
-The first call makes .venv and installs requirements.txt there (a few minutes, about 2 GB); later
-calls install again only when a list of requirements has changed.
+The first call makes .venv and installs requirements.txt there: its first part for run (a minute,
+about 400 MB), all of it for the others (a few minutes, about 2 GB). Later calls install again only
+when this list has changed.
 """
 
 import hashlib
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "installed.sha256"
+REST = "# ---"  # the line of requirements.txt after which comes what run does not need
 COMMANDS = {
     "run": ["-m", "commands.run"],
     "test": ["-m", "pytest"],
@@ -45,7 +47,7 @@ COMMANDS = {
 
 
 def refuse_unsupported():
-    """End with a sentence where TensorFlow has no package for this Python or machine."""
+    """End with a sentence where this Python or machine has no package of TensorFlow or LiteRT."""
     version = platform.python_version()
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         sys.exit(
@@ -56,8 +58,8 @@ def refuse_unsupported():
     machine = (platform.system(), platform.machine())
     if machine == ("Darwin", "x86_64") or machine == ("Windows", "ARM64") or sys.maxsize < 2**32:
         sys.exit(
-            f"TensorFlow 2.21 has no package for this Python ({' '.join(machine)}): it needs a "
-            "64-bit Python on Windows x64, macOS with Apple silicon, or Linux."
+            f"TensorFlow and LiteRT have no package for this Python ({' '.join(machine)}): they "
+            "need a 64-bit Python on Windows x64, macOS with Apple silicon, or Linux."
         )
 
 
@@ -73,12 +75,17 @@ def works(python):
     return answer.stdout.split() == [str(number) for number in sys.version_info[:2]]
 
 
-def set_up():
-    """Make the environment and install what is missing."""
-    requirements = b"".join((ROOT / n).read_bytes() for n in ("requirements.txt", "pyproject.toml"))
+def set_up(command):
+    """Make the environment and install what a command lacks there."""
+    requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    first, _ = requirements.split(REST)
     # The folder counts too: an environment that was moved still imports from where it was made.
-    wanted = hashlib.sha256(requirements + f"{ROOT} {sys.version}".encode()).hexdigest()
-    if PYTHON.exists() and STAMP.is_file() and STAMP.read_text() == wanted:
+    where = f"{ROOT} {sys.version} {(ROOT / 'pyproject.toml').read_text(encoding='utf-8')}"
+    light, whole = (
+        hashlib.sha256(f"{x}{where}".encode()).hexdigest() for x in (first, requirements)
+    )
+    installed = STAMP.read_text() if PYTHON.exists() and STAMP.is_file() else ""
+    if installed == whole or (installed == light and command == "run"):
         return
     if not works(PYTHON):
         if importlib.util.find_spec("ensurepip") is None:
@@ -93,13 +100,18 @@ def set_up():
             venv.create(VENV, with_pip=True, clear=True, symlinks=os.name != "nt")
         except subprocess.CalledProcessError as error:
             sys.exit(f"pip could not be put into {VENV} ({error}): delete it and try again.")
-    print("installing requirements.txt into .venv (a few minutes the first time) ...", flush=True)
+    if command == "run":
+        what = [line.partition("#")[0].strip() for line in first.splitlines()]
+        print("installing what run needs into .venv (a minute, about 400 MB) ...", flush=True)
+    else:
+        what = ["-r", "requirements.txt"]
+        print("installing requirements.txt into .venv (a few minutes, about 2 GB) ...", flush=True)
     pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
-    if subprocess.run([*pip, "-r", "requirements.txt"], cwd=ROOT).returncode:
+    if subprocess.run([*pip, *filter(None, what)], cwd=ROOT).returncode:
         sys.exit(
             "pip could not install the requirements (its message is above): repeat the command."
         )
-    STAMP.write_text(wanted)
+    STAMP.write_text(light if command == "run" else whole)
 
 
 def main(arguments):
@@ -108,9 +120,13 @@ def main(arguments):
         print(__doc__)
         return 0 if not arguments or arguments[0] in ("-h", "--help", "help") else 2
     refuse_unsupported()
-    set_up()
     command, *options = arguments
-    print(f"starting {command} (TensorFlow takes a few seconds to load) ...", flush=True)
+    set_up(command)
+    wait = "" if command == "run" else " (TensorFlow takes a few seconds to load)"
+    print(f"starting {command}{wait} ...", flush=True)
+    # What run needs does not include this project, whose build takes seconds.
+    paths = [str(ROOT), os.environ.get("PYTHONPATH")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     os.environ["KERAS_BACKEND"] = "tensorflow"  # notebooks import Keras before they import utils
     # Paths among the options are meant from where the user is; -P: a utils.py there is not ours.
     start, cwd = ([PYTHON], ROOT) if command in ("test", "lab") else ([PYTHON, "-P"], None)

@@ -11,10 +11,12 @@ from stand_ins import heed_signals
 from utils import config
 
 
-def python(code, **environment):
+def python(code, *arguments, **environment):
     """Run code in a new process: exit code, stdout, stderr."""
     environment = os.environ | {"PYTHONPATH": str(config.ROOT)} | environment
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, env=environment
+    )
     return answer.returncode, answer.stdout.decode().strip(), answer.stderr.decode()
 
 
@@ -73,3 +75,20 @@ def test_ctrl_c_is_answered_with_a_word():
     assert process.returncode == 130
     code, _, message = python("import utils; print(1 / 0)")
     assert code == 1 and "ZeroDivisionError" in message
+
+
+LOOP = """
+import sys
+from commands.run import main
+code = main(["--no-display", "--detector", "haar", "--output", sys.argv[1]])
+heavy = "tensorflow keras matplotlib pandas scipy sklearn skimage IPython jupyterlab"
+print("there:", code, *(name for name in heavy.split() if name in sys.modules))
+"""
+
+
+def test_the_loop_labels_a_clip_without_the_packages_of_training(tmp_path):
+    video = tmp_path / "clip.webm"
+    code, printed, message = python(LOOP, video)
+    assert code == 0, message
+    assert printed.splitlines()[-1] == "there: 0"
+    assert "60 frames" in printed and "a face in 60" in printed and video.stat().st_size > 100_000

@@ -24,7 +24,7 @@ def tasks():
 def installed(tasks, monkeypatch):
     """tasks.py with the set-up done: the environment is the one that runs the tests."""
     monkeypatch.setattr(tasks, "PYTHON", sys.executable)
-    monkeypatch.setattr(tasks, "set_up", lambda: None)
+    monkeypatch.setattr(tasks, "set_up", lambda command: None)
     return tasks
 
 
@@ -93,7 +93,7 @@ def test_machines_without_tensorflow_are_refused(tasks, monkeypatch, machine):
 @pytest.fixture
 def fresh(tasks, tmp_path, monkeypatch):
     """A project without requirements and without an environment."""
-    (tmp_path / "requirements.txt").write_text("# nothing\n")
+    (tmp_path / "requirements.txt").write_text("pip  # is there\n# --- the rest\n")
     (tmp_path / "pyproject.toml").write_text("")
     monkeypatch.setattr(tasks, "ROOT", tmp_path)
     monkeypatch.setattr(tasks, "VENV", tmp_path / ".venv")
@@ -103,21 +103,29 @@ def fresh(tasks, tmp_path, monkeypatch):
 
 
 def test_set_up_makes_the_environment_once_and_installs_what_is_missing(fresh, monkeypatch, capfd):
-    fresh.set_up()
-    assert fresh.PYTHON.exists() and fresh.works(fresh.PYTHON)
-    assert "making .venv" in capfd.readouterr().out
-    fresh.set_up()
-    assert capfd.readouterr().out == ""
-    (fresh.ROOT / "requirements.txt").write_text("./no-such-package\n")
+    def printed(command):
+        fresh.set_up(command)
+        return capfd.readouterr().out
+
+    def require(first, rest):
+        (fresh.ROOT / "requirements.txt").write_text(f"{first}\n# --- the rest\n{rest}\n")
+
+    assert "making .venv" in printed("lab") and fresh.PYTHON.exists() and fresh.works(fresh.PYTHON)
+    assert printed("lab") == printed("run") == ""
+    require("./no-such-package  # of the loop", "")
+    for command in ("run", "lab"):
+        with pytest.raises(SystemExit, match="repeat the command"):
+            fresh.set_up(command)
+        started = capfd.readouterr().out
+        assert "installing" in started and "making .venv" not in started
+    # What run does not need is not installed for it, but then for the others.
+    require("pip  # changed", "./no-such-package")
+    assert "400 MB" in printed("run") and printed("run") == ""
     with pytest.raises(SystemExit, match="repeat the command"):
-        fresh.set_up()
-    printed = capfd.readouterr().out
-    assert "installing" in printed and "making .venv" not in printed
-    (fresh.ROOT / "requirements.txt").write_text("# changed\n")
-    fresh.set_up()
-    assert "installing" in capfd.readouterr().out
-    fresh.set_up()
-    assert capfd.readouterr().out == ""
+        fresh.set_up("lab")
+    require("pip  # changed", "# mended")
+    assert "2 GB" in printed("lab")
+    assert printed("lab") == printed("run") == ""
     # One of another Python, or one that does not start, is made anew.
     monkeypatch.setattr(fresh.sys, "version_info", Version(3, 99, 0, "final", 0))
     assert not fresh.works(fresh.PYTHON)
@@ -127,4 +135,4 @@ def test_set_up_makes_the_environment_once_and_installs_what_is_missing(fresh, m
 def test_missing_venv_package_is_named(fresh, monkeypatch):
     monkeypatch.setattr(fresh.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="python3-venv"):
-        fresh.set_up()
+        fresh.set_up("run")
