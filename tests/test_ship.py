@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 
@@ -6,6 +7,8 @@ from utils import config
 from utils.data.prepared import load_split
 from utils.evaluation import fit_temperature, sharpen
 from utils.files import read_json, write_json
+from utils.networks.contract import ModelContract
+from utils.networks.litert import export_litert, load_litert
 from utils.networks.storage import load_network
 
 
@@ -33,9 +36,42 @@ def test_a_shipped_network_is_calibrated_and_lies_beside_its_run(small_run, caps
     )  # fmt: skip
     images, _, _ = load_split("fer2013", "valid", contract.face_input)
     np.testing.assert_allclose(model.predict(images, verbose=0), sure, atol=2e-3)
+    assert "network.tflite has 0.0 MB, weights of 8 bits" in printed
+    call = load_litert(small_run.folder / "network.npz", contract)
+    np.testing.assert_allclose(call(images.astype(np.float32)), sure, atol=0.05)
     # The run is what it was: it can be shipped again, for another accuracy.
     assert command.main(["small", "--accuracy", "0"]) == 0
     assert load_network("small")[1].temperature == contract.temperature
+
+
+def test_the_litert_file_is_made_anew_and_of_32_bits_where_8_lose_something(
+    small_run, monkeypatch, capsys
+):
+    path = small_run.folder / "network.npz"
+    assert command.main(["small", "--accuracy", "0"]) == 0
+    first = ModelContract.read(path.with_suffix(".json"))
+    path.with_suffix(".tflite").unlink()
+    assert command.main(["small"]) == 0
+    assert ModelContract.read(path.with_suffix(".json")) == first
+    model, _ = load_network("small")
+    images, _, _ = load_split("fer2013", "valid", first.face_input)
+    expected = model.predict(images, verbose=0)
+
+    def export(model, path, quantized):
+        if quantized:  # one that is sure of the same emotion in every image
+            model = keras.models.clone_model(model)
+            kernel, bias = model.layers[-1].get_weights()
+            model.layers[-1].set_weights([0 * kernel, 50 * (np.arange(len(bias)) == 1)])
+        export_litert(model, path, quantized=False)
+
+    monkeypatch.setattr(command, "export_litert", export)
+    capsys.readouterr()
+    assert command.main(["small"]) == 0
+    assert "weights of 32 bits, as 8 would lose" in capsys.readouterr().out
+    contract = ModelContract.read(path.with_suffix(".json"))
+    assert contract.litert_sha256 not in ("", first.litert_sha256)
+    call = load_litert(path, contract)
+    np.testing.assert_allclose(call(images.astype(np.float32)), expected, atol=1e-5)
 
 
 def test_a_network_of_votes_is_calibrated_by_votes(small_run, monkeypatch):
@@ -72,4 +108,6 @@ def test_what_cannot_be_shipped_is_said_in_a_line(small_run, capsys):
     assert "accuracy of 1.01 on these 14 images" in refused("small", "1.01")
     (small_run.folder / "model.weights.h5").unlink()
     assert "has no weights" in refused("small")
+    assert command.main(["none"]) == 1
+    assert "no network 'none', there are" in capsys.readouterr().err
     assert not (small_run.folder / "network.npz").exists()
