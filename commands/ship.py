@@ -5,27 +5,38 @@ python tasks.py ship emotion_ferplus      makes only the LiteRT file of a networ
 """
 
 import argparse
+import itertools
 import math
 import sys
 from dataclasses import replace
 
 import numpy as np
 
-from utils.data.ferplus import load_votes
-from utils.data.prepared import load_split
+from utils.data.ferplus import agreed, load_votes
+from utils.data.prepared import copies_of_training, load_prepared, load_split, rows_of
 from utils.evaluation import (
+    MOST_OTHERWISE,
+    balanced_recall,
     calibration_error,
     choose_threshold,
+    combine,
     evaluate,
     fit_temperature,
     mcnemar,
     reliability,
+    resting_face,
     sharpen,
 )
 from utils.files import replaced_when_done, sha256_of
 from utils.networks.contract import SHIPPED_NAME, ModelContract, find_network, networks
 from utils.networks.litert import export_litert, run_litert
-from utils.networks.storage import build_with_weights, calibrate, save_network
+from utils.networks.storage import (
+    build_with_weights,
+    calibrate,
+    combine_outputs,
+    save_network,
+)
+from utils.preprocessing import EMOTIONS
 from utils.training import Run, load_run, reference
 
 MAX_LOSS = 0.005  # of macro F1 and of calibration, where weights of 8 bits are taken
@@ -36,7 +47,8 @@ def ship(run, accuracy):
 
     The temperature, and the threshold below which the loop says "unsure", are chosen on the
     validation split: by its own labels, or by people's votes for a run that learned from these.
-    Temperatures are taught in notebooks 03 and 04.
+    Temperatures are taught in notebooks 03 and 04. Of a network with an output for labels and one
+    for people's votes, a mean of both is shipped, see `choose_mean`.
 
     Parameters
     ----------
@@ -58,17 +70,66 @@ def ship(run, accuracy):
     FileNotFoundError
         If the weights are not on this machine.
     """
-    model = run.load_model()
-    y_true, judged = _labels(run, run.predictions("valid")[0])
-    y_true, probabilities = y_true[judged], run.predictions("valid")[1][judged]
+    model, mean = run.load_model(), {}
+    y_true, probabilities = run.predictions("valid")
+    if len(model.outputs) > 1:
+        mean, prior, probabilities = choose_mean(run)
+        weights = 1 - mean["votes_weight"], mean["votes_weight"]
+        model = combine_outputs(model, weights, mean["tau"] * np.log(prior))
+    y_true, judged = _labels(run, y_true)
+    y_true, probabilities = y_true[judged], probabilities[judged]
     temperature = fit_temperature(y_true, probabilities)
     threshold, share = choose_threshold(y_true, sharpen(probabilities, temperature), accuracy)
     calibrate(model, temperature)
     # Rounded up, the threshold could lie above the images it was chosen for.
     unsure_below = math.floor(threshold * 1e4) / 1e4
-    contract = replace(run.contract, temperature=round(temperature, 4), unsure_below=unsure_below)
+    settings = {"temperature": round(temperature, 4), "unsure_below": unsure_below, **mean}
+    contract = replace(run.contract, **settings)
     save_network(model, contract, run.folder / SHIPPED_NAME)
     return contract, share
+
+
+def choose_mean(run):
+    """Choose how much people's votes count beside labels, and how far rare emotions are raised.
+
+    Of all pairs on a grid, the one with the highest mean of both balanced recalls, on clean
+    validation images, among those that call at most `MOST_OTHERWISE` of resting faces something
+    else; if there is none, the one that calls the fewest so.
+
+    Parameters
+    ----------
+    run : utils.training.Run
+        Of FER-2013, with the further output "votes".
+
+    Returns
+    -------
+    mean : dict
+        votes_weight, tau.
+    prior : numpy.ndarray, float, (7,)
+        Share of each class in training.
+    probabilities : numpy.ndarray, float, (n, 7)
+        Of the validation images, by that mean.
+    """
+    y_true, own = run.predictions("valid")
+    answers = own, run.predictions("valid", output="votes")[1]
+    prepared = load_prepared("fer2013")
+    clean, votes = ~copies_of_training(prepared, "valid"), load_votes("valid")
+    learned = rows_of(prepared, "train")["label"].value_counts(normalize=True)
+    prior = learned[list(run.class_names)].to_numpy()
+    rows = []
+    for votes_weight, tau in itertools.product(np.arange(21) / 20, np.arange(9) / 8):
+        combined = combine(answers, (1 - votes_weight, votes_weight), prior, tau)
+        said, agree = combined[clean], clean & agreed(votes)
+        recalls = (
+            balanced_recall(votes[agree].argmax(axis=1), combined[agree])["recall"],
+            balanced_recall(y_true[clean], said)["recall"],
+        )
+        otherwise = resting_face(votes[clean, EMOTIONS.index("neutral")], said)["share"]
+        rows.append((votes_weight, tau, otherwise, np.mean(recalls)))
+    calm = [row for row in rows if row[2] <= MOST_OTHERWISE]
+    best = max(calm, key=lambda row: row[3]) if calm else min(rows, key=lambda row: row[2])
+    mean = {"votes_weight": float(best[0]), "tau": float(best[1])}
+    return mean, prior, combine(answers, (1 - best[0], best[0]), prior, best[1])
 
 
 def _labels(run, y_true):
@@ -163,6 +224,11 @@ def main(arguments=None):
             contract, share = ship(run, options.accuracy)
             path = run.folder / SHIPPED_NAME
             name = next(name for name, there in networks().items() if there == path)
+            if contract.votes_weight or contract.tau:
+                print(
+                    f"{options.name}: people's votes count {contract.votes_weight:.0%}, and rare "
+                    f"emotions are raised by tau = {contract.tau:g}"
+                )
             print(
                 f"{options.name}: temperature {contract.temperature:.2f}, unsure below "
                 f"{contract.unsure_below:.2f}, which leaves {share:.1%} of the validation images; "

@@ -8,6 +8,7 @@ from utils.data.ferplus import agreed, load_votes, majority
 from utils.data.prepared import copies_of_training, fingerprint, load_prepared, rows_of
 from utils.evaluation import (
     AGE_RANGES,
+    MOST_OTHERWISE,
     accuracy_by,
     age_bands,
     balanced_recall,
@@ -180,7 +181,6 @@ PAIRS = (
 )
 
 # The rule by which the loop's emotion network is chosen: see "In front of a camera".
-MOST_OTHERWISE = 0.10  # of resting faces; a person at rest reads a wrong word once in ten
 MOST_JITTER = 0.05  # above the steadiest network
 
 

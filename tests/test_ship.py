@@ -1,15 +1,20 @@
+from types import SimpleNamespace
+
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from commands import ship as command
 from utils import config
-from utils.data.prepared import load_split
+from utils.data.prepared import load_prepared, load_split
 from utils.evaluation import fit_temperature, sharpen
 from utils.files import read_json, write_json
 from utils.networks.contract import ModelContract
 from utils.networks.litert import export_litert, load_litert
 from utils.networks.storage import load_network
+from utils.preprocessing import EMOTIONS
+from utils.recipes.recipe import Recipe, train_recipe
 
 
 def test_a_shipped_network_is_calibrated_and_lies_beside_its_run(small_run, capsys):
@@ -111,3 +116,52 @@ def test_what_cannot_be_shipped_is_said_in_a_line(small_run, capsys):
     assert command.main(["none"]) == 1
     assert "no network 'none', there are" in capsys.readouterr().err
     assert not (small_run.folder / "network.npz").exists()
+
+
+def test_labels_and_votes_become_one_output(prepared_workspace, capsys):
+    settings = {"height": 16, "width": 16, "learning_rate": 0.01, "batch_size": 16}
+    recipe = Recipe("fer2013", "compact", 2, {"widths": [8]}, auxiliary=("votes",), **settings)
+    run = train_recipe(recipe, "two_labels")
+    mean, prior, chosen = command.choose_mean(run)
+    assert command.main(["two_labels", "--accuracy", "0"]) == 0
+    said = f"people's votes count {mean['votes_weight']:.0%}" in capsys.readouterr().out
+    assert said == any(mean.values())
+    model, contract = load_network("two_labels")
+    assert (contract.votes_weight, contract.tau) == (mean["votes_weight"], mean["tau"])
+    (_, own), (_, votes) = (run.predictions("valid", output=x) for x in ("", "votes"))
+    logits = (1 - mean["votes_weight"]) * np.log(own) + mean["votes_weight"] * np.log(votes)
+    logits = (logits - mean["tau"] * np.log(prior)) / contract.temperature
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    images, y_true, _ = load_split("fer2013", "valid", contract.face_input)
+    np.testing.assert_allclose(model.predict(images, verbose=0), expected, atol=2e-3)
+    np.testing.assert_array_equal(chosen.argmax(axis=1), expected.argmax(axis=1))
+    labels = load_prepared("fer2013").labels.query("split == 'train'")["label"].tolist()
+    np.testing.assert_allclose(prior, [labels.count(x) / len(labels) for x in EMOTIONS])
+
+
+def test_the_mean_has_the_best_recall_of_those_that_leave_resting_faces_neutral(monkeypatch):
+    # Labels find fear and call half of resting faces sad; votes do neither, and both find the rest.
+    y_true = np.repeat([2, 6, 4], [20, 40, 20])
+    own, votes = 0.9 * np.eye(7)[y_true] + 0.1 / 7, 0.9 * np.eye(7)[y_true] + 0.1 / 7
+    own[20:40] = 0.6 * np.eye(7)[4] + 0.3 * np.eye(7)[6] + 0.1 / 7
+    votes[:20] = 0.6 * np.eye(7)[6] + 0.3 * np.eye(7)[2] + 0.1 / 7
+    people = np.eye(7, dtype=int)[y_true] * 10
+    rows = pd.DataFrame({"label": np.array(EMOTIONS)[np.arange(70) % 7]})
+    monkeypatch.setattr(command, "load_prepared", lambda _: None)
+    monkeypatch.setattr(command, "load_votes", lambda _: people)
+    monkeypatch.setattr(command, "rows_of", lambda *_: rows)
+
+    def chosen(copies):
+        monkeypatch.setattr(command, "copies_of_training", lambda *_: copies)
+        run = SimpleNamespace(
+            class_names=EMOTIONS,
+            predictions=lambda _, output="": (y_true, votes if output else own),
+        )
+        mean, prior, _ = command.choose_mean(run)
+        np.testing.assert_allclose(prior, 1 / 7)
+        return mean["votes_weight"]
+
+    # One sixth of the weight is enough to call all resting faces neutral, five sixths miss fear.
+    assert 1 / 7 < chosen(np.full(80, False)) < 6 / 7
+    # Where resting faces do not count, as copies, labels alone are right about all.
+    assert chosen((np.arange(80) >= 20) & (np.arange(80) < 40)) == 0

@@ -13,6 +13,7 @@ AGE_BANDS = {"0-5": 5, "6-17": 17, "18-30": 30, "31-45": 45, "46-60": 60, "61+":
 # Young children's labels are uncertain, so some count from six; 21 to 60 is what CORAL (Cao et al.
 # 2020, arXiv:1901.07884) made of UTKFace, and who follows its split counts no others.
 AGE_RANGES = {"from 6": (6, 120), "18 to 60": (18, 60), "21 to 60": (21, 60)}
+MOST_OTHERWISE = 0.10  # of resting faces; a person at rest reads a wrong word once in ten
 
 
 def wilson_interval(correct, n):
@@ -309,6 +310,32 @@ def sharpen(probabilities, temperature):
     """
     # log p is the logits but for a constant of each row, which softmax takes away again.
     return softmax(np.log(np.maximum(probabilities, 1e-12)) / temperature, axis=1)
+
+
+def combine(answers, weights, prior, tau):
+    """Mean of several answers, for classes that are to count alike (logit adjustment).
+
+    A network says frequent classes more readily than rare ones. Taking `tau` times the logarithm of
+    their shares from the logits undoes that (Menon et al. 2021, arXiv:2007.07314). Taught in
+    notebook 03.
+
+    Parameters
+    ----------
+    answers : sequence of numpy.ndarray, float, (n, num_classes)
+        Probabilities of several outputs for the same images.
+    weights : sequence of float
+        Of each output, with sum 1: their logits are averaged.
+    prior : numpy.ndarray, float, (num_classes,)
+        Share of each class in training.
+    tau : float
+        0 changes nothing, 1 is made for classes of equal shares.
+
+    Returns
+    -------
+    numpy.ndarray, float, (n, num_classes)
+    """
+    logits = sum(weight * np.log(np.maximum(x, 1e-12)) for weight, x in zip(weights, answers))
+    return softmax(logits - tau * np.log(prior), axis=1)
 
 
 def fit_temperature(y_true, probabilities):

@@ -33,6 +33,10 @@ class ModelContract:
         Of the weights file.
     litert_sha256 : str
         Of the ``.tflite`` beside it, which the loop runs; without one, the loop runs Keras.
+    votes_weight, tau : float
+        Of a network with an output for labels and one for people's votes: the weight of the latter
+        in their mean, and how far rare classes are raised, see `utils.evaluation.combine`; the
+        weights contain both.
     temperature : float
         By which the logits were divided, see `utils.networks.storage.calibrate`; the weights
         contain it.
@@ -48,6 +52,8 @@ class ModelContract:
     pixel_range: tuple = PIXEL_RANGE
     weights_sha256: str = ""
     litert_sha256: str = ""
+    votes_weight: float = 0.0
+    tau: float = 0.0
     temperature: float = 1.0
     unsure_below: float = 0.0
 

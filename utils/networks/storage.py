@@ -68,15 +68,53 @@ def calibrate(model, temperature):
     ValueError
         If a softmax does not directly follow one dense layer at the end.
     """
+    last = _classifier(model)
+    last.set_weights([weights / temperature for weights in last.get_weights()])
+
+
+def combine_outputs(model, weights, shift):
+    """Make one output of several: softmax of the mean of their logits, less a shift.
+
+    The mean of dense layers on the same features is one dense layer, so nothing is added.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Each output is a softmax after a dense layer; the first one is changed.
+    weights : sequence of float
+        Of each output, with sum 1.
+    shift : numpy.ndarray, float, (num_classes,)
+        See `utils.evaluation.combine`.
+
+    Returns
+    -------
+    keras.Model
+        With the first output alone.
+
+    Raises
+    ------
+    ValueError
+        If a softmax does not directly follow one dense layer at each end.
+    """
+    parts = [keras.Model(model.inputs[0], output, name=model.name) for output in model.outputs]
+    layers = [_classifier(part) for part in parts]
+    kernels, biases = zip(*(layer.get_weights() for layer in layers))
+    kernel, bias = (sum(w * x for w, x in zip(weights, each)) for each in (kernels, biases))
+    layers[0].set_weights([kernel, bias - shift])
+    return parts[0]
+
+
+def _classifier(model):
+    """The dense layer that a softmax directly follows at the end."""
     *_, end = model.layers
     last = [layer for layer in model.layers if layer.weights][-1]
     alone = end is last or end.input is last.output
     if not (isinstance(last, keras.layers.Dense) and alone):
         raise ValueError(
             f"{model.name} ends in {type(last).__name__} and {type(end).__name__}, expected a "
-            "dense layer and a softmax: its logits cannot be divided in its weights"
+            "dense layer and a softmax: its logits cannot be changed in its weights"
         )
-    last.set_weights([weights / temperature for weights in last.get_weights()])
+    return last
 
 
 def save_network(model, contract, path):
@@ -117,6 +155,8 @@ def build_with_weights(path, contract):
     """Build a network that `utils.networks.contract.find_network` has found: keras.Model."""
     if contract.architecture == OWN_ARCHITECTURE:
         model = load_architecture(path.parent)
+        # What is shipped has one output.
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     else:
         shape, num_classes = contract.face_input.shape, len(contract.class_names)
         model = BUILDERS[contract.architecture](shape, num_classes, **contract.arguments)
