@@ -120,7 +120,7 @@ def face_at(box, emotion=0.9, gender=0.8, unsure_below=(0.0, 0.0)):
 
 def still(*boxes):
     """A detector that sees the same in each frame."""
-    return SimpleNamespace(detect=lambda frame: list(boxes))
+    return SimpleNamespace(detect=lambda frame, known: list(boxes))
 
 
 def labeller(*answers):

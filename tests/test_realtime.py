@@ -229,14 +229,14 @@ def test_pictures_of_a_folder_are_not_a_film(tmp_path, classifier):
     for number in range(4):
         (tmp_path / f"{number}.png").write_bytes(encode_image(noise()))
     asked = []
-    detector = SimpleNamespace(detect=lambda frame: asked.append(1) or [(40, 20, 60, 60)])
+    detector = SimpleNamespace(detect=lambda frame, known: asked.append(1) or [(40, 20, 60, 60)])
     rows = tmp_path / "rows.csv"
     run(tmp_path, classifier, detector, csv_path=rows)
     assert len(asked) == 4
 
 
 def test_time_is_kept_by_stage(classifier, monkeypatch):
-    detector = SimpleNamespace(detect=lambda frame: time.sleep(0.02) or [])
+    detector = SimpleNamespace(detect=lambda frame, known: time.sleep(0.02) or [])
     summary = run([noise()] * 5, classifier, detector)
     assert tuple(summary.stage_seconds) == STAGES
     assert 20 <= summary.milliseconds["detection"] < 60
@@ -267,7 +267,7 @@ def test_the_user_or_a_limit_ends_the_loop(classifier):
 def test_mirror_swaps_left_and_right(classifier):
     frame = noise()
     seen = []
-    still = SimpleNamespace(detect=lambda frame: seen.append(frame) or [])
+    still = SimpleNamespace(detect=lambda frame, known: seen.append(frame) or [])
     run([frame], classifier, detector=still, mirror=True)
     np.testing.assert_array_equal(seen[0], frame[:, ::-1])
 

@@ -79,7 +79,7 @@ def test_a_network_that_fails_leaves_whole_files_too(tmp_path, clip_frames):
 
     found = iter([[], [(9, 9, 60, 60)]])
     classifier = SimpleNamespace(crop=lambda *_: None, label=label)
-    detector = SimpleNamespace(detect=lambda frame: next(found))
+    detector = SimpleNamespace(detect=lambda frame, known: next(found))
     with pytest.raises(RuntimeError, match="no memory"):
         run(clip_frames, classifier, detector, video_path=tmp_path / "v.mp4")
     assert len(list(open_source(tmp_path / "v.mp4"))) == 1

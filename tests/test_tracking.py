@@ -2,8 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.realtime.faces import Face
-from utils.realtime.tracking import FaceTracker, Smoother, overlap
+from utils.realtime.tracking import FaceTracker, overlap
 
 SCENE = cv2.GaussianBlur(
     np.random.default_rng(0).integers(0, 256, (240, 320, 3)).astype(np.uint8), (0, 0), 2
@@ -21,25 +20,25 @@ def frame_with(*places):
 
 
 class Detector:
-    """Says what it is told, and counts how often it was asked."""
+    """Says what it is told, and notes how often it was asked and what was known."""
 
     def __init__(self, boxes=()):
         self.boxes, self.asked = list(boxes), 0
 
-    def detect(self, frame):
-        self.asked += 1
+    def detect(self, frame, known):
+        self.asked, self.known = self.asked + 1, known
         return self.boxes
 
 
 def test_overlap_by_hand():
-    assert overlap((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(50 / 150)
-    assert overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
-    assert overlap((0, 0, 10, 10), (20, 20, 5, 5)) == 0
+    others = [(5, 0, 10, 10), (0, 0, 10, 10), (20, 20, 5, 5)]
+    np.testing.assert_allclose(overlap([(0, 0, 10, 10)], others), [[50 / 150, 1, 0]])
+    assert overlap([], others).shape == (0, 3) and overlap(others, []).shape == (3, 0)
 
 
 def test_a_face_is_followed_while_the_detector_is_blind():
     detector = Detector([(100, 80, 80, 80)])
-    tracker = FaceTracker(detector, detect_every=1, keep_for=30)
+    tracker = FaceTracker(detector, keep_for=30)
     for _ in range(2):
         tracker.update(frame_with((100, 80)))
     detector.boxes = []
@@ -51,19 +50,19 @@ def test_a_face_is_followed_while_the_detector_is_blind():
 
 def test_a_face_that_comes_nearer_gets_a_larger_box():
     detector = Detector([(120, 80, 80, 80)])
-    tracker = FaceTracker(detector, detect_every=1000)
+    tracker = FaceTracker(detector)
     for side in range(80, 121, 4):
         frame = SCENE.copy()
         left, top = 160 - side // 2, 120 - side // 2
         frame[top : top + side, left : left + side] = cv2.resize(PATCH, (side, side))
-        (track,) = tracker.update(frame)
+        (track,) = tracker.update(frame, search=side == 80)
     assert track.box[2] == pytest.approx(120, rel=0.1)
     assert detector.asked == 1
 
 
 def test_an_unseen_face_is_dropped_in_time():
     detector = Detector([(100, 80, 80, 80)])
-    tracker = FaceTracker(detector, detect_every=1, keep_for=5)
+    tracker = FaceTracker(detector, keep_for=5)
     for _ in range(2):
         tracker.update(frame_with((100, 80)))
     detector.boxes = []
@@ -73,7 +72,7 @@ def test_an_unseen_face_is_dropped_in_time():
 
 def test_what_was_seen_once_is_dropped_at_the_next_search():
     detector = Detector([(100, 80, 80, 80)])
-    tracker = FaceTracker(detector, detect_every=1)
+    tracker = FaceTracker(detector)
     tracker.update(frame_with((100, 80)))
     detector.boxes = []
     assert tracker.update(frame_with((100, 80))) == []
@@ -81,7 +80,7 @@ def test_what_was_seen_once_is_dropped_at_the_next_search():
 
 def test_two_boxes_of_one_face_do_not_stay():
     detector = Detector([(100, 80, 80, 80), (120, 100, 40, 40)])
-    tracker = FaceTracker(detector, detect_every=1)
+    tracker = FaceTracker(detector)
     for _ in range(2):
         assert len(tracker.update(frame_with((100, 80)))) == 2
     detector.boxes = detector.boxes[:1]
@@ -92,28 +91,44 @@ def test_two_boxes_of_one_face_do_not_stay():
 def test_a_face_that_cannot_be_followed_keeps_its_number():
     """On a blank picture there is no point to follow, but the detector goes on seeing it."""
     detector = Detector([(100, 80, 80, 80), (10, 10, 40, 40)])
-    tracker = FaceTracker(detector, detect_every=3)
+    tracker = FaceTracker(detector)
     blank = np.zeros_like(SCENE)
-    for _ in range(7):
-        assert [track.number for track in tracker.update(blank)] == [1, 2]
-
-
-def test_the_detector_is_asked_every_few_frames():
-    detector = Detector([(100, 80, 80, 80)])
-    tracker = FaceTracker(detector, detect_every=3)
-    for _ in range(9):
-        tracker.update(frame_with((100, 80)))
+    for step in range(7):
+        tracks = tracker.update(blank, search=step % 3 == 0)
+        assert [track.number for track in tracks] == [1, 2]
     assert detector.asked == 3
-    detector.boxes = []
-    empty = FaceTracker(detector, detect_every=3)
-    for _ in range(9):
-        empty.update(SCENE)
-    assert detector.asked == 3 + 9, "where there is no face, each frame is searched"
+    detector.boxes.pop()
+    assert [track.number for track in tracker.update(blank)] == [1], "neither seen nor followed"
+
+
+def test_the_detector_is_asked_when_told_and_where_there_is_no_face():
+    detector = Detector()
+    tracker = FaceTracker(detector)
+    for _ in range(4):
+        tracker.update(SCENE, search=False)
+    assert detector.asked == 4 and detector.known == []
+    detector.boxes = [(100, 80, 80, 80)]
+    for step in range(6):
+        tracker.update(frame_with((100 + step, 80)), search=step % 3 == 2)
+    assert detector.asked == 7
+    assert detector.known == [(102, 80, 80, 80)], "seen at 100 again, then followed by two pixels"
+
+
+def test_crossing_neighbours_keep_their_numbers():
+    """In the middle each overlaps the other's last place by more than is needed for a match."""
+    detector = Detector()
+    tracker = FaceTracker(detector)
+    for step in range(31):
+        boxes = [(40 + 5 * step, 80, 80, 80), (190 - 5 * step, 95, 80, 80)]
+        detector.boxes = boxes[:: (-1) ** step]
+        tracks = tracker.update(SCENE)
+        assert [track.box for track in tracks] == boxes
+        assert [track.number for track in tracks] == [1, 2]
 
 
 def test_two_faces_keep_their_numbers_whatever_the_order_of_the_boxes():
     detector = Detector([(20, 80, 80, 80), (200, 80, 80, 80)])
-    tracker = FaceTracker(detector, detect_every=1)
+    tracker = FaceTracker(detector)
     tracker.update(frame_with((20, 80), (200, 80)))
     detector.boxes = [(196, 82, 80, 80), (24, 82, 80, 80)]
     tracks = tracker.update(frame_with((24, 82), (196, 82)))
@@ -135,23 +150,8 @@ def test_another_frame_size_starts_anew():
 
 def test_a_blank_frame_loses_the_face_without_an_error():
     detector = Detector([(100, 80, 80, 80)])
-    tracker = FaceTracker(detector, detect_every=1000)
-    tracker.update(frame_with((100, 80)))
+    tracker = FaceTracker(detector)
+    for _ in range(2):
+        tracker.update(frame_with((100, 80)))
     detector.boxes = []
     assert tracker.update(np.zeros_like(SCENE)) == []
-
-
-def face(track, a, male=1.0):
-    return Face((0, 0, 9, 9), {"a": a, "b": 1 - a}, {"male": male, "female": 1 - male}, track=track)
-
-
-def test_smoothing_by_hand_and_for_each_track():
-    smoother = Smoother(memory=0.5)
-    assert smoother.smooth([face(1, 1.0)]) == [face(1, 1.0)]
-    first, second = smoother.smooth([face(1, 0.0, male=0.0), face(2, 0.0)])
-    assert first == face(1, 0.5, male=0.5)
-    assert second == face(2, 0.0)
-    assert smoother.smooth([face(2, 1.0)]) == [face(2, 0.5)]
-    assert smoother.smooth([face(1, 0.0)]) == [face(1, 0.0)], "an ended track is forgotten"
-    with pytest.raises(ValueError, match="memory is 1"):
-        Smoother(1)

@@ -84,8 +84,8 @@ class HaarDetector:
         if not self.cascade.read(storage.getFirstTopLevelNode()):
             raise ValueError(f"{CASCADE} of this OpenCV is no cascade: install opencv-python again")
 
-    def detect(self, frame):
-        """Find faces in a frame, uint8 BGR.
+    def detect(self, frame, known=()):
+        """Find faces in a frame, uint8 BGR, whatever is known of them.
 
         Returns
         -------
@@ -170,8 +170,15 @@ class YuNetDetector:
         self.min_size = min_size
         self.searched_size = searched_size
 
-    def detect(self, frame):
+    def detect(self, frame, known=()):
         """Find faces in a frame, uint8 BGR, of any size.
+
+        Parameters
+        ----------
+        frame : numpy.ndarray
+        known : list of tuple of int
+            Boxes of upright faces in the frame before: whether these are turned, which is the
+            dearest question, is not asked again.
 
         Returns
         -------
@@ -181,8 +188,9 @@ class YuNetDetector:
         boxes = []
         for score, box, doubtful in sorted(self._find(frame), reverse=True):
             # A part of a large face, or the same face in another scale.
-            known = any(_has_centre_of(*pair) for x in boxes for pair in ((x, box), (box, x)))
-            if not known and not (doubtful and self._is_turned(frame, box, score)):
+            if _is_one_of(boxes, box):
+                continue
+            if not doubtful or _is_one_of(known, box) or not self._is_turned(frame, box, score):
                 boxes.append(box)
         return boxes
 
@@ -269,14 +277,19 @@ def _haar_like_box(points):
     return tuple(int(round(value)) for value in (*(centre - side / 2), side, side))
 
 
-def _has_centre_of(box, other):
+def has_centre_of(box, other):
     """Say whether the middle of the other box lies in this one: then both are of one face."""
     left, top, width, height = box
     x, y = other[0] + other[2] / 2, other[1] + other[3] / 2
     return left <= x <= left + width and top <= y <= top + height
 
 
+def _is_one_of(boxes, box):
+    """Say whether a box is of the same face as one of these."""
+    return any(has_centre_of(*pair) for x in boxes for pair in ((x, box), (box, x)))
+
+
 def _is_in(box, frame):
     """Say whether a box has its middle in the frame and is no larger than a face there can be."""
     height, width = frame.shape[:2]
-    return _has_centre_of((0, 0, width, height), box) and box[2] <= 2 * min(height, width)
+    return has_centre_of((0, 0, width, height), box) and box[2] <= 2 * min(height, width)

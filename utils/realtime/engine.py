@@ -1,70 +1,101 @@
-"""Frames in, labelled faces out: search or follow, cut out, both networks, smooth."""
+"""Frames in, labelled faces out, in time: search or follow, cut out, both networks, smooth."""
 
+import math
 import time
 from contextlib import contextmanager
 from dataclasses import replace
 
 from utils.realtime.detection import HaarDetector
-from utils.realtime.tracking import FaceTracker, Smoother
+from utils.realtime.tracking import FaceTracker
 
-STAGES = ("detection", "crops", "networks", "drawing", "writing")
+STAGES = ("detection", "reading", "drawing", "writing")
+BUDGET = 0.02  # seconds: a camera gives 30 frames a second, and drawing and writing take time too
+SEARCH_SHARE = 0.1  # of the budget, on average
+SELDOM = 10  # frames from one search to the next, at most
 
 
 class Engine:
-    """Labels the faces of one frame after the other.
+    """Labels the faces of one frame after the other, in as little time as it is given.
 
-    Searching and reading are the dear steps, so no frame does both for a known face: where faces
-    are searched only now and then, a face that has a label keeps it in such a frame.
+    Searches take a tenth of the budget on average: one that takes longer is made only every few
+    frames, at least in every tenth, and faces are followed in between. What is left of a frame's
+    budget goes to the networks, one face at a time: new faces first, then those that were read
+    longest ago. At least one is read; the others keep their label.
 
     Taught in notebooks/05_realtime.ipynb.
 
     Parameters
     ----------
     classifier : utils.realtime.faces.FaceClassifier
-    detector : object with ``detect(frame)``, optional
+    detector : object with ``detect(frame, known)``, optional
         See `utils.realtime.detection`; the Haar cascade by default.
-    detect_every : int
-        Faces are searched in every so many frames, and followed in those between.
+    budget : float, optional
+        Seconds for searching and reading in a frame. None searches and reads all in each frame,
+        so that the labels are the same on each machine.
     smoothing : float
-        See `utils.realtime.tracking.Smoother`; 0 labels each frame by itself.
-    keep_for : int
-        See `utils.realtime.tracking.FaceTracker`.
+        Weight of what was said of a face before: 0 labels each reading by itself, 0.8 averages
+        about five, so that labels do not flicker.
+    film : bool
+        False for pictures that have nothing to do with each other: nothing of one is true of the
+        next, and there is no budget.
     """
 
-    def __init__(self, classifier, detector=None, detect_every=3, smoothing=0.8, keep_for=30):
+    def __init__(self, classifier, detector=None, budget=BUDGET, smoothing=0.8, film=True):
+        if not (budget is None or budget > 0) or not 0 <= smoothing < 1:
+            raise ValueError(
+                f"budget is {budget} and smoothing {smoothing}, expected seconds above 0 or None, "
+                "and 0 to less than 1"
+            )
         self.classifier = classifier
-        self.tracker = FaceTracker(detector or HaarDetector(), detect_every, keep_for)
-        self.smoother = Smoother(smoothing)
+        self.tracker = FaceTracker(detector or HaarDetector())
+        self.budget = budget if film else None
+        self.smoothing = smoothing
+        self.film = film
         self.watch = Stopwatch()
-        self._rested = False
+        self._labelled = {}  # faces by track, in the order in which they were read
+        self._frames_to_follow = 0
 
     def label(self, frame):
-        """Label the faces of the next frame, uint8 BGR (height, width, 3): list of Face."""
-        with self.watch("detection"):
-            tracks = self.tracker.update(frame)
-            known = self.smoother.faces if self._rests() else {}
-            unread = [track for track in tracks if track.number not in known]
-            boxes = [track.rounded_box for track in unread]
-        with self.watch("crops"):
-            crops = self.classifier.crop(frame, boxes)
-        with self.watch("networks"):
-            read = iter(self.classifier.label(boxes, crops))
-        return self.smoother.smooth(
-            [
-                replace(
-                    known.get(track.number) or next(read),
-                    box=track.rounded_box,
-                    track=track.number,
-                )
-                for track in tracks
-            ]
-        )
+        """Label the faces of the next frame, uint8 BGR (height, width, 3): list of Face.
 
-    def _rests(self):
-        """Say whether known faces are not read in this frame; never twice in a row."""
-        averaged = self.smoother.memory > 0 and self.tracker.detect_every > 1
-        self._rested = averaged and self.tracker.searched and not self._rested
-        return self._rested
+        A new face is left out until there was time to read it.
+        """
+        start = time.perf_counter()
+        if not self.film:
+            self.tracker.tracks, self._labelled = [], {}
+        with self.watch("detection"):
+            tracks = self.tracker.update(frame, search=self._frames_to_follow == 0)
+        if self.budget and self.tracker.searched:
+            share = (time.perf_counter() - start) / (SEARCH_SHARE * self.budget)
+            self._frames_to_follow = min(math.ceil(share), SELDOM)
+        self._frames_to_follow = max(0, self._frames_to_follow - 1)
+        with self.watch("reading"):
+            turns = {number: turn for turn, number in enumerate(self._labelled)}
+            for count, track in enumerate(sorted(tracks, key=lambda x: turns.get(x.number, -1))):
+                if count and self.budget and time.perf_counter() - start >= self.budget:
+                    break
+                self._read(frame, track)
+        boxes = {track.number: track.rounded_box for track in tracks}
+        self._labelled = {x: face for x, face in self._labelled.items() if x in boxes}
+        return [
+            replace(self._labelled[number], box=box)
+            for number, box in boxes.items()
+            if number in self._labelled
+        ]
+
+    def _read(self, frame, track):
+        """Average what the networks say of a face now with what they said before."""
+        boxes = [track.rounded_box]
+        (face,) = self.classifier.label(boxes, self.classifier.crop(frame, boxes))
+        before = self._labelled.pop(track.number, face)
+        means = {
+            name: {
+                key: self.smoothing * getattr(before, name)[key] + (1 - self.smoothing) * now
+                for key, now in getattr(face, name).items()
+            }
+            for name in ("emotion_probabilities", "gender_probabilities")
+        }
+        self._labelled[track.number] = replace(face, track=track.number, **means)
 
 
 class Stopwatch:

@@ -5,10 +5,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import cv2
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from utils.realtime.display import annotate
-from utils.realtime.engine import Engine
+from utils.realtime.engine import BUDGET, Engine
 from utils.realtime.recording import recorder
 from utils.realtime.sources import FrameSource, open_source
 
@@ -67,7 +67,7 @@ def run(
     faces_folder=None,
     max_frames=None,
     mirror=False,
-    detect_every=3,
+    budget=BUDGET,
     smoothing=0.8,
     skip_late=False,
 ):
@@ -79,7 +79,7 @@ def run(
     Parameters
     ----------
     source : FrameSource, or anything that `utils.realtime.sources.open_source` takes
-    classifier, detector, detect_every, smoothing
+    classifier, detector, budget, smoothing
         See `utils.realtime.engine.Engine`.
     show : callable, optional
         Called with each annotated frame, uint8 BGR; a return value of False ends the loop.
@@ -112,16 +112,14 @@ def run(
         if not isinstance(source, FrameSource):
             source = open_source(source)
         stack.enter_context(source)
-        # Pictures of a folder are no film: nothing of one is true of the next.
-        following = (detect_every, smoothing) if source.film else (1, 0, 0)
-        engine = Engine(classifier, detector, *following)
+        engine = Engine(classifier, detector, budget, smoothing, source.film)
         face_input = faces_folder and classifier.emotion.contract.face_input
         paths = video_path, csv_path, faces_folder
         recording = stack.enter_context(recorder(source, *paths, face_input))
         total = source.num_frames or max_frames
-        # A log file has no use for a bar; in a notebook there is one all the same.
-        shown_bar = {"unit": "frame", "leave": False, "disable": None}
-        bar = stack.enter_context(tqdm(source, desc=source.name, total=total, **shown_bar))
+        # A log file has no use for a bar, and a notebook shows pictures instead.
+        bar = tqdm(source, desc=source.name, total=total, unit="frame", leave=False, disable=None)
+        stack.enter_context(bar)
         try:
             for frame in _in_time(bar, source, show is not None, skip_late):
                 if mirror:
