@@ -132,6 +132,14 @@ def test_one_box_for_a_face():
     assert fake.detect(np.zeros((640, 640, 3), np.uint8)) == [_haar_like_box(POINTS)]
 
 
+def test_whether_a_face_is_turned_is_asked_once():
+    frame, box = np.zeros((640, 640, 3), np.uint8), _haar_like_box(POINTS)
+    fake = fake_yunet(row_of(POINTS / 2, 0.8))
+    fake._of_turned = fake_yunet(row_of(POINTS / 2, 0.85))._network
+    assert fake.detect(frame) == fake.detect(frame, [(400, 400, 90, 90)]) == []
+    assert fake.detect(frame, [(box[0] + 9, *box[1:])]) == [box]
+
+
 @pytest.mark.parametrize("width, height", [(3000, 3000), (3500, 5200)])
 def test_a_face_that_fills_a_large_picture(yunet, width, height):
     (box,) = yunet.detect(resized(FACE, width, height))
