@@ -20,13 +20,14 @@ from tqdm.auto import tqdm
 from utils import config
 from utils.models import BUILDERS
 from utils.networks.storage import load_network
+from utils.preprocessing import rescale
 from utils.realtime.detection import DETECTORS, HaarDetector, fetch_yunet, open_detector
 from utils.realtime.display import annotate
 from utils.realtime.engine import Engine
 from utils.realtime.faces import DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL, FaceClassifier
 from utils.realtime.sources import open_source
 
-WIDTH, HEIGHT = 640, 360
+WIDTH, HEIGHT, CROWD_HEIGHT = 640, 360, 480
 SMALLEST_OF_THE_REPORT = 180
 FACE_SIDE = 200  # faces of the report's size, or its loop would not find them
 
@@ -95,10 +96,21 @@ def enlarge_faces(frames, side=FACE_SIDE):
     ]
 
 
-def four_faces(frames):
-    """Each frame four times in one of 640 x 480."""
-    small = [cv2.resize(frame, (320, 240), interpolation=cv2.INTER_AREA) for frame in frames]
-    return [np.tile(frame, (2, 2, 1)) for frame in small]
+def crowd(frames, columns, rows):
+    """The face of clips of `enlarge_faces` at as many places of 640 x 480 pixels, in four sizes."""
+    width, height = WIDTH // columns, CROWD_HEIGHT // rows
+    reach = round(0.65 * FACE_SIDE)
+    crops = [
+        frame[HEIGHT // 2 - reach : HEIGHT // 2 + reach, WIDTH // 2 - reach : WIDTH // 2 + reach]
+        for frame in frames
+    ]
+    pictures = [np.full((CROWD_HEIGHT, WIDTH, 3), 127, np.uint8) for _ in frames]
+    for place in range(columns * rows):
+        side = round((0.7 + 0.1 * (place % 4)) * min(width, height))
+        top, left = height * (place // columns), width * (place % columns)
+        for picture, crop in zip(pictures, crops):
+            picture[top : top + side, left : left + side] = rescale(crop, side / len(crop))
+    return pictures
 
 
 def time_frames(label, frames):
@@ -164,7 +176,8 @@ def main(arguments=None):
         rows["fer, emotion only"] = time_frames(fer, frames)
     else:
         print("fer is not installed here; it was not timed")
-    ours = time_engines({"1 face": frames, "4 faces, 640x480": four_faces(frames)})
+    clips = {f"{n * m} faces, 640x480": crowd(frames, n, m) for n, m in ((2, 2), (6, 5))}
+    ours = time_engines({"1 face": frames, **clips})
     for (runtime, detector, faces), row in ours.items():
         rows[f"{runtime}, {detector}, {faces}"] = row
     print(pd.DataFrame(rows).T.to_string(float_format="{:.2f}".format))

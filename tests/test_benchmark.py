@@ -34,7 +34,10 @@ def test_the_face_gets_the_size_that_the_report_finds(frames):
     assert large[0].shape == (360, 640, 3)
     ((_, _, width, _),) = HaarDetector().detect(large[0])
     assert width == pytest.approx(200, rel=0.1)
-    assert len(HaarDetector().detect(benchmark.four_faces(large)[0])) == 4
+    for columns, rows in ((2, 2), (6, 5)):
+        picture = benchmark.crowd(large[:1], columns, rows)[0]
+        assert picture.shape == (480, 640, 3)
+        assert len(HaarDetector(min_size=40).detect(picture)) == columns * rows
 
 
 def test_the_table_is_printed(monkeypatch, capsys):
