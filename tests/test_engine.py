@@ -47,7 +47,7 @@ class World:
 
     def film(self, frames, **settings):
         """Yield what was read in each frame of a picture that stands still, its faces and time."""
-        engine, frame = Engine(self, self, **settings), noise(200, 400)
+        engine, frame = Engine(self, self, **{"budget": 0.02, **settings}), noise(200, 400)
         for _ in range(frames):
             start, already = self.now, len(self.read)
             faces = engine.label(frame)

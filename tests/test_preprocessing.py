@@ -19,6 +19,7 @@ def image(height=60, width=80):
         (70, 50, 30, 30),
         (-20, -20, 120, 120),
         (200, 90, 20, 20),
+        (-90, -80, 30, 30),
     ],
 )
 def test_crop_at_every_border_equals_a_plain_loop(box):

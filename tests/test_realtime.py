@@ -225,6 +225,18 @@ def test_a_film_that_is_always_late_still_moves(classifier):
     assert 3 <= len(shown) <= 5
 
 
+def test_a_film_that_nobody_watches_is_read_whole(tmp_path):
+    boxes = (10, 10, 40, 40), (60, 10, 40, 40), (110, 10, 40, 40)
+    slow = labeller()
+    at_once, slow.label = slow.label, lambda *faces: (time.sleep(0.02), at_once(*faces))[1]
+    rows = {}
+    for name, show in (("unseen", None), ("shown", lambda picture: True)):
+        path = tmp_path / f"{name}.csv"
+        run([noise()] * 2, slow, still(*boxes), show=show, csv_path=path)
+        rows[name] = len(rows_of_csv(path))
+    assert rows == {"unseen": 6, "shown": 1 + 2}, "of a film that is shown, a face a frame is read"
+
+
 def test_pictures_of_a_folder_are_not_a_film(tmp_path, classifier):
     for number in range(4):
         (tmp_path / f"{number}.png").write_bytes(encode_image(noise()))

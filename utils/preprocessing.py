@@ -6,7 +6,6 @@ The loop needs no more of the data sets than this: it imports neither pandas nor
 from dataclasses import dataclass, replace
 
 import cv2
-import numpy as np
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 FIVE_EMOTIONS = ("angry", "happy", "sad", "surprise", "neutral")
@@ -93,11 +92,19 @@ def crop_face(image, box, face_input):
     centre_x = left + width / 2
     centre_y = top + height / 2 + side * face_input.crop_shift_down
     left, top = round(centre_x - side / 2), round(centre_y - side / 2)
-    if min(left, top) >= 0 and left + side <= image.shape[1] and top + side <= image.shape[0]:
-        return image[top : top + side, left : left + side]  # 150 times as fast for a large face
-    rows = np.clip(np.arange(top, top + side), 0, image.shape[0] - 1)
-    columns = np.clip(np.arange(left, left + side), 0, image.shape[1] - 1)
-    return image[rows[:, None], columns]
+    rows, above, below = _part_inside(top, side, image.shape[0])
+    columns, before, after = _part_inside(left, side, image.shape[1])
+    inside = image[rows, columns]
+    if inside.shape[:2] == (side, side):
+        return inside
+    return cv2.copyMakeBorder(inside, above, below, before, after, cv2.BORDER_REPLICATE)
+
+
+def _part_inside(start, side, limit):
+    """Which part of a side lies in 0..limit, at least one pixel; how many lie before and after."""
+    part = slice(min(max(start, 0), limit - 1), max(min(start + side, limit), 1))
+    before = min(max(-start, 0), side - 1)
+    return part, before, side - before - (part.stop - part.start)
 
 
 def prepare_face(face, face_input):

@@ -9,7 +9,7 @@ from utils.realtime.detection import HaarDetector
 from utils.realtime.tracking import FaceTracker
 
 STAGES = ("detection", "reading", "drawing", "writing")
-BUDGET = 0.02  # seconds: a camera gives 30 frames a second, and drawing and writing take time too
+BUDGET = 0.01  # seconds: a camera gives 30 frames a second, and drawing and writing take time too
 SEARCH_SHARE = 0.1  # of the budget, on average
 SELDOM = 10  # frames from one search to the next, at most
 
