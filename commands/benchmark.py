@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from utils import config
 from utils.models import BUILDERS
 from utils.networks.storage import load_network
-from utils.preprocessing import rescale
+from utils.preprocessing import FaceInput, crop_face
 from utils.realtime.detection import DETECTORS, HaarDetector, fetch_yunet, open_detector
 from utils.realtime.display import annotate
 from utils.realtime.engine import Engine
@@ -99,17 +99,16 @@ def enlarge_faces(frames, side=FACE_SIDE):
 def crowd(frames, columns, rows):
     """The face of clips of `enlarge_faces` at as many places of 640 x 480 pixels, in four sizes."""
     width, height = WIDTH // columns, CROWD_HEIGHT // rows
-    reach = round(0.65 * FACE_SIDE)
-    crops = [
-        frame[HEIGHT // 2 - reach : HEIGHT // 2 + reach, WIDTH // 2 - reach : WIDTH // 2 + reach]
-        for frame in frames
-    ]
+    detector, wider, crops, box = HaarDetector(), FaceInput(48, 48, "rgb", crop_scale=1.3), [], None
+    for frame in frames:
+        box = next(iter(detector.detect(frame)), box)
+        crops.append(crop_face(frame, box, wider))
     pictures = [np.full((CROWD_HEIGHT, WIDTH, 3), 127, np.uint8) for _ in frames]
     for place in range(columns * rows):
         side = round((0.7 + 0.1 * (place % 4)) * min(width, height))
         top, left = height * (place // columns), width * (place % columns)
         for picture, crop in zip(pictures, crops):
-            picture[top : top + side, left : left + side] = rescale(crop, side / len(crop))
+            picture[top : top + side, left : left + side] = cv2.resize(crop, (side, side))
     return pictures
 
 
