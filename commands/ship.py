@@ -73,9 +73,9 @@ def ship(run, accuracy):
     model, mean = run.load_model(), {}
     y_true, probabilities = run.predictions("valid")
     if len(model.outputs) > 1:
-        mean, prior, probabilities = choose_mean(run)
+        mean, probabilities = choose_mean(run)
         weights = 1 - mean["votes_weight"], mean["votes_weight"]
-        model = combine_outputs(model, weights, mean["tau"] * np.log(prior))
+        model = combine_outputs(model, weights, mean["tau"] * np.log(mean["prior"]))
     y_true, judged = _labels(run, y_true)
     y_true, probabilities = y_true[judged], probabilities[judged]
     temperature = fit_temperature(y_true, probabilities)
@@ -104,9 +104,7 @@ def choose_mean(run):
     Returns
     -------
     mean : dict
-        votes_weight, tau.
-    prior : numpy.ndarray, float, (7,)
-        Share of each class in training.
+        votes_weight, tau, prior: see `utils.networks.contract.ModelContract`.
     probabilities : numpy.ndarray, float, (n, 7)
         Of the validation images, by that mean.
     """
@@ -115,7 +113,7 @@ def choose_mean(run):
     prepared = load_prepared("fer2013")
     clean, votes = ~copies_of_training(prepared, "valid"), load_votes("valid")
     learned = rows_of(prepared, "train")["label"].value_counts(normalize=True)
-    prior = learned[list(run.class_names)].to_numpy()
+    prior = tuple(float(learned[name]) for name in run.class_names)
     rows = []
     for votes_weight, tau in itertools.product(np.arange(21) / 20, np.arange(9) / 8):
         combined = combine(answers, (1 - votes_weight, votes_weight), prior, tau)
@@ -128,8 +126,8 @@ def choose_mean(run):
         rows.append((votes_weight, tau, otherwise, np.mean(recalls)))
     calm = [row for row in rows if row[2] <= MOST_OTHERWISE]
     best = max(calm, key=lambda row: row[3]) if calm else min(rows, key=lambda row: row[2])
-    mean = {"votes_weight": float(best[0]), "tau": float(best[1])}
-    return mean, prior, combine(answers, (1 - best[0], best[0]), prior, best[1])
+    mean = {"votes_weight": float(best[0]), "tau": float(best[1]), "prior": prior}
+    return mean, combine(answers, (1 - best[0], best[0]), prior, best[1])
 
 
 def _labels(run, y_true):

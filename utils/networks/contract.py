@@ -37,6 +37,8 @@ class ModelContract:
         Of a network with an output for labels and one for people's votes: the weight of the latter
         in their mean, and how far rare classes are raised, see `utils.evaluation.combine`; the
         weights contain both.
+    prior : tuple of float
+        Share of each class in training, for `tau`.
     temperature : float
         By which the logits were divided, see `utils.networks.storage.calibrate`; the weights
         contain it.
@@ -54,6 +56,7 @@ class ModelContract:
     litert_sha256: str = ""
     votes_weight: float = 0.0
     tau: float = 0.0
+    prior: tuple = ()
     temperature: float = 1.0
     unsure_below: float = 0.0
 
@@ -63,7 +66,8 @@ class ModelContract:
         content = read_json(path)
         content["face_input"] = FaceInput(**content["face_input"])
         content["class_names"] = tuple(content["class_names"])
-        content["pixel_range"] = tuple(content["pixel_range"])
+        for name in ("pixel_range", "prior"):
+            content[name] = tuple(content.get(name, ()))
         return cls(**content)
 
     def write(self, path):
