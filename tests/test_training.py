@@ -18,7 +18,7 @@ from utils import config
 from utils.data.batches import Batches
 from utils.data.fer import prepare_fer
 from utils.data.prepared import load_split
-from utils.files import remove, sha256_of
+from utils.files import remove, sha256_of, write_json
 from utils.preprocessing import FIVE_EMOTIONS, face_input_for
 from utils.training import Run, load_run, load_runs, reference, tabulate, train
 
@@ -186,6 +186,15 @@ def our_reference(small_run):
     for name in ("architecture.json", "model.weights.h5", "lock"):
         remove(folder / name)
     return Run(folder)
+
+
+def test_ours_of_an_earlier_augmentation_is_shown_and_said(our_reference, capsys):
+    facts = our_reference.facts
+    facts["made_of"]["batches"]["augmentation"] = "strong"  # and no version
+    write_json(our_reference.folder / "run.json", facts)
+    batches = sample_batches(augmentation="strong")
+    assert train_small("small", batches=batches, show_reference=True) == our_reference
+    assert "an earlier version of its augmentation). SHOW" in capsys.readouterr().out
 
 
 def test_ours_is_shown_until_yours_is_there(our_reference, prepared_workspace, capsys):

@@ -311,9 +311,12 @@ def _same_reference(name, made_of):
     if differing:
         print(f"{name}: not what our reference was trained with: {'; '.join(differing)}")
         return None
+    versions = (x["batches"].get("augmentation_version") for x in (ours.facts["made_of"], made_of))
+    earlier = ", an earlier version of its augmentation" if len(set(versions)) > 1 else ""
     print(
         f"{name}: no finished run of yours, OURS IS SHOWN ({ours.epochs} epochs, "
-        f"{ours.seconds / 60:.0f} minutes on two cores). SHOW_REFERENCE = False trains yours."
+        f"{ours.seconds / 60:.0f} minutes on two cores{earlier}). SHOW_REFERENCE = False trains "
+        "yours."
     )
     return ours
 
