@@ -33,11 +33,16 @@ def load_litert(path, contract):
         If it is not the file that the contract was written for.
     """
     path = path.with_suffix(".tflite")
+    advice = (
+        "get both again, by git checkout outputs/pretrained, or make the file anew by python "
+        "tasks.py ship and the name of the network"
+    )
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist, which {path.stem}.json tells of: {advice}")
     if sha256_of(path) != contract.litert_sha256:
         raise ValueError(
-            f"{path} is not the file that {path.stem}.json was written for (sha256 differs): get "
-            "both again, by git checkout outputs/pretrained, or make the file anew by python "
-            "tasks.py ship and the name of the network"
+            f"{path} is not the file that {path.stem}.json was written for (sha256 differs): "
+            f"{advice}"
         )
     return run_litert(path)
 

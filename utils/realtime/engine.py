@@ -18,9 +18,10 @@ class Engine:
     """Labels the faces of one frame after the other, in as little time as it is given.
 
     Searches take a tenth of the budget on average: one that takes longer is made only every few
-    frames, at least in every tenth, and faces are followed in between. What is left of a frame's
-    budget goes to the networks, one face at a time: new faces first, then those that were read
-    longest ago. At least one is read; the others keep their label.
+    frames, at least in every tenth, and faces are followed in between. While there is no face,
+    each frame is searched. What is left of a frame's budget goes to the networks, one face at a
+    time: new faces first, then those that were read longest ago. At least one is read; the others
+    keep their label.
 
     Taught in notebooks/05_realtime.ipynb.
 
@@ -85,8 +86,7 @@ class Engine:
 
     def _read(self, frame, track):
         """Average what the networks say of a face now with what they said before."""
-        boxes = [track.rounded_box]
-        (face,) = self.classifier.label(boxes, self.classifier.crop(frame, boxes))
+        (face,) = self.classifier.classify(frame, [track.rounded_box])
         before = self._labelled.pop(track.number, face)
         means = {
             name: {

@@ -68,7 +68,7 @@ class Face:
 
 
 class FaceClassifier:
-    """Both networks, each called once for all faces of a frame.
+    """Both networks.
 
     Taught in notebooks/05_realtime.ipynb.
 
@@ -98,7 +98,7 @@ class FaceClassifier:
                 )
 
     def classify(self, frame, boxes):
-        """Label the faces in `boxes`.
+        """Label the faces in `boxes`, each network called once for all of them.
 
         Parameters
         ----------
@@ -110,19 +110,12 @@ class FaceClassifier:
         -------
         list of Face
         """
-        return self.label(boxes, self.crop(frame, boxes))
-
-    def crop(self, frame, boxes):
-        """Cut out what each network wants to see of each face: two float32 arrays."""
-        return self.emotion.crop(frame, boxes), self.gender.crop(frame, boxes)
-
-    def label(self, boxes, crops):
-        """Label faces of which `crop` has cut out the pictures: list of Face."""
         if not boxes:
             return []
-        unsure_below = tuple(x.contract.unsure_below for x in (self.emotion, self.gender))
-        emotions, genders = self.emotion.predict(crops[0]), self.gender.predict(crops[1])
-        return [Face(*face, unsure_below) for face in zip(boxes, emotions, genders)]
+        networks = self.emotion, self.gender
+        said = (network.predict(network.crop(frame, boxes)) for network in networks)
+        unsure_below = tuple(network.contract.unsure_below for network in networks)
+        return [Face(*face, unsure_below) for face in zip(boxes, *said)]
 
 
 class _Network:
