@@ -30,7 +30,8 @@ def main(arguments=None):
         clear_leftovers(config.REALTIME_DIR)
         summary = _label(options)
     except (ValueError, OSError, ImportError, cv2.error) as error:
-        _say(f"error: {error}", "stderr")
+        for line in (error, *getattr(error, "__notes__", ())):
+            _say(f"error: {line}", "stderr")
         return 1
     except KeyboardInterrupt:  # before the loop, which ends well by itself
         _say("interrupted", "stderr")
@@ -204,16 +205,6 @@ def end_like_ctrl_c():
         signal.signal(number, end)
 
 
-def _open_closed_streams():
-    """Give what was closed (``2>&-``) somewhere to go: the next file would get its number."""
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        if getattr(sys, name) is None:
-            while os.open(os.devnull, os.O_WRONLY) < number:
-                pass
-            setattr(sys, name, open(os.devnull, "w"))
-
-
 if __name__ == "__main__":
-    _open_closed_streams()
     end_like_ctrl_c()
     sys.exit(main())

@@ -72,13 +72,11 @@ def test_a_bad_frame_leaves_whole_files_too(tmp_path, classifier, clip_frames):
 
 
 def test_a_network_that_fails_leaves_whole_files_too(tmp_path, clip_frames):
-    def label(boxes, crops):
-        if boxes:
-            raise RuntimeError("no memory")
-        return []
+    def classify(frame, boxes):
+        raise RuntimeError("no memory")
 
     found = iter([[], [(9, 9, 60, 60)]])
-    classifier = SimpleNamespace(crop=lambda *_: None, label=label)
+    classifier = SimpleNamespace(classify=classify)
     detector = SimpleNamespace(detect=lambda frame, known: next(found))
     with pytest.raises(RuntimeError, match="no memory"):
         run(clip_frames, classifier, detector, video_path=tmp_path / "v.mp4")
@@ -171,6 +169,27 @@ def test_a_full_disk_leaves_the_old_video_and_the_rows(tmp_path, classifier, mon
         run([noise()] * 3, classifier, still((9, 9, 60, 60)), video_path=video, csv_path=table)
     assert len(rows_of_csv(table)) == 3 and video.read_bytes() == b"mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", name]
+
+
+def test_a_full_disk_leaves_the_table_of_the_faces_that_were_kept(tmp_path, monkeypatch):
+    kept = iter([noise(8, 8), noise(8, 8)])  # then no room
+    monkeypatch.setattr(recording, "encode_image", lambda _: encode_image(next(kept, None)))
+    monkeypatch.setattr(recording, "_fitted", lambda *_: [][0])
+    source = FrameSource("film", iter([noise()] * 3), frames_per_second=1)
+    with pytest.raises(cv2.error) as raised:
+        run(source, labeller(), still(FACE), None, tmp_path / "v.webm", None, tmp_path / "faces")
+    assert raised.value.__notes__ == ["list index out of range"], "each fault is told"
+    (row,) = rows_of_csv(tmp_path / "faces" / "faces.csv")
+    assert (tmp_path / "faces" / row["file"]).is_file()
+
+
+@pytest.mark.parametrize("what", ["video_path", "faces_folder"])
+def test_a_path_that_cannot_be_written_is_refused_before_the_work(tmp_path, classifier, what):
+    table = tmp_path / "t.csv"
+    table.write_text("mine")
+    with pytest.raises(OSError):  # a file is no folder
+        run([noise()], classifier, show=pytest.fail, csv_path=table, **{what: table / "v.webm"})
+    assert table.read_text() == "mine"
 
 
 def test_rows_are_on_the_disk_while_the_loop_runs(tmp_path, classifier):

@@ -14,6 +14,7 @@ import re
 import shutil
 import struct
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from contextlib import contextmanager, suppress
@@ -68,11 +69,7 @@ def replaced_when_done(path, marker=None):
         If the disk is full.
     """
     path = Path(path)
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path
-    _refuse_irreplaceable(target, path, marker)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_file():
-        target.open("ab").close()  # better to fail now than after the work
+    target = check_replaceable(path, marker)
     clear_leftovers(target.parent)
     unique = f"{_machine()}-pid{os.getpid()}-{next(_numbers)}"
     partial = target.with_name(f"partial-{unique}-{target.name[-30:]}")
@@ -92,6 +89,24 @@ def replaced_when_done(path, marker=None):
     finally:
         with suppress(OSError):  # Windows keeps what is still open: a later call clears it
             remove(partial)
+
+
+def check_replaceable(path, marker=None):
+    """Fail before the work if `replaced_when_done` would fail after it; make the folder.
+
+    Returns
+    -------
+    pathlib.Path
+        What is replaced: `path`, or what it leads to.
+    """
+    path = Path(path)
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    _refuse_irreplaceable(target, path, marker)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_file():
+        target.open("ab").close()
+    tempfile.TemporaryFile(dir=target.parent).close()
+    return target
 
 
 def _refuse_irreplaceable(target, path, marker):

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.files import encode_image, replaced_when_done
+from utils.files import check_replaceable, encode_image, replaced_when_done
 from utils.preprocessing import EMOTIONS, GENDERS, crop_face, prepare_face, rescale
 from utils.realtime.webm import LARGEST_SIDE, WebmWriter
 
@@ -74,7 +74,8 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, face_inp
     Video and faces are written by threads, so the loop need not wait. A film waits for them, and
     each of its pictures is kept; of a live source those are left out for which there is no time.
 
-    An error, of the block or of a thread, goes on once everything else is finished.
+    An error, of the block or of a thread, goes on once everything else is finished; if there are
+    several, the last with the others as its notes.
 
     Parameters
     ----------
@@ -87,6 +88,8 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, face_inp
     ------
     ValueError
         If a path is that of the source, or the name of no video; see also `video_writer`.
+    OSError
+        At once if a path cannot be written.
     """
     video_path, csv_path, faces_folder = (
         path and Path(os.path.expanduser(path)) for path in (video_path, csv_path, faces_folder)
@@ -102,6 +105,9 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, face_inp
         )
     if faces_folder and faces_folder.exists() and not faces_folder.is_dir():
         raise ValueError(f"{faces_folder} is to be the folder of faces, and is a file: move it")
+    for target in (video_path, csv_path, faces_folder and faces_folder / "faces.csv"):
+        if target:
+            check_replaceable(target)
     recording, failures = Recording(), []
 
     def keep_row(faces, frame, picture):
@@ -125,12 +131,14 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, face_inp
     # The table ends last: what the video took on a full disk is free again by then.
     with ExitStack() as stack:
         if csv_path:
+            stack.enter_context(_kept(failures))
             write_row = stack.enter_context(csv_writer(csv_path))
             recording._writers.append(keep_row)
         background = partial(_in_background, recording._failed, not source.live)
         if faces_folder:
             stack.enter_context(_kept(failures))
             save = stack.enter_context(face_writer(faces_folder, face_input))
+            stack.enter_context(_kept(failures))  # the table of those that could be kept
             submit_face = stack.enter_context(background())
             recording._writers.append(keep_faces)
         if video_path:
@@ -141,6 +149,8 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, face_inp
         with _kept(failures):
             yield recording
     if failures:
+        for error in failures[:-1]:
+            failures[-1].add_note(str(error))
         raise failures[-1]
 
 
