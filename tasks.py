@@ -21,6 +21,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import signal
 import subprocess
 import sys
 import venv
@@ -131,6 +132,8 @@ def main(arguments):
     # Paths among the options are meant from where the user is; -P: a utils.py there is not ours.
     start, cwd = ([PYTHON], ROOT) if command in ("test", "lab") else ([PYTHON, "-P"], None)
     process = subprocess.Popen([*start, *COMMANDS[command], *options], cwd=cwd)
+    # Who ends this one means the command: a camera must not be recorded on unseen.
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
         try:
             return process.wait()
