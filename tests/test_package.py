@@ -56,8 +56,9 @@ def test_names_that_the_code_page_lacks_are_printed_all_the_same():
 @pytest.mark.skipif(os.name == "nt", reason="Windows closes them by itself")
 def test_closed_streams_do_not_end_a_command(tmp_path):
     file = tmp_path / "file"
-    code = f"import sys, utils; print(9); open({str(file)!r}, 'w').write(str(sys.stderr.write('')))"
-    command = f'{sys.executable} -c "{code}" >&- 2>&-'
+    code = "import os, sys, utils; print(9); os.close(os.dup(2)); "
+    code += f"open({str(file)!r}, 'w').write(str(sys.stderr.write('')))"
+    command = f'{sys.executable} -c "{code}" <&- >&- 2>&-'
     environment = os.environ | {"PYTHONPATH": str(config.ROOT)}
     assert subprocess.run(command, shell=True, env=environment).returncode == 0
     assert file.read_text() == "0"

@@ -17,9 +17,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # TensorFlow's own log: on a machine without a GPU it begins with lines that look like faults.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # What a closed stream leaves free would be taken by the next file, and messages written into it.
-for _name in ("stdout", "stderr"):
+for _name, _mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
     if getattr(sys, _name) is None:
-        setattr(sys, _name, open(os.devnull, "w"))
+        setattr(sys, _name, open(os.devnull, _mode))
 # A name that the terminal's code page lacks (cp1252, 日本語) must not end a command after its work.
 if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="replace")
