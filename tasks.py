@@ -107,6 +107,7 @@ def set_up(command):
     else:
         what = ["-r", "requirements.txt"]
         print("installing requirements.txt into .venv (a few minutes, about 2 GB) ...", flush=True)
+    STAMP.unlink(missing_ok=True)  # one that is interrupted may have removed what was there
     pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
     if subprocess.run([*pip, *filter(None, what)], cwd=ROOT).returncode:
         sys.exit(
@@ -142,4 +143,7 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("interrupted: repeat the command to go on")

@@ -1,7 +1,9 @@
 """The README's commands, from tasks.py on: set-up with small stand-ins, commands for real."""
 
 import importlib.util
+import os
 import shutil
+import subprocess
 import sys
 from collections import namedtuple
 
@@ -25,6 +27,7 @@ def installed(tasks, monkeypatch):
     """tasks.py with the set-up done: the environment is the one that runs the tests."""
     monkeypatch.setattr(tasks, "PYTHON", sys.executable)
     monkeypatch.setattr(tasks, "set_up", lambda command: None)
+    monkeypatch.setattr(tasks.signal, "signal", lambda *_: None)  # the tests' own stays
     return tasks
 
 
@@ -41,6 +44,22 @@ def test_run_annotates_the_sample_clip(installed, tmp_path, monkeypatch, capfd):
 def test_run_passes_the_exit_code_on(installed, tmp_path, capfd):
     assert installed.main(["run", "--no-display", "--source", str(tmp_path / "none.mp4")]) == 1
     assert "does not exist" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends processes without asking")
+def test_who_ends_it_ends_the_command():
+    code = """
+import sys, tasks
+tasks.PYTHON, tasks.set_up = sys.executable, lambda command: None
+script = "import time; print('on', flush=True); time.sleep(20); print('late')"
+tasks.COMMANDS["run"] = ["-c", script]
+tasks.main(["run"])
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, text=True, cwd=config.ROOT, stdout=subprocess.PIPE) as process:
+        assert [process.stdout.readline() for _ in range(2)] == ["starting run ...\n", "on\n"]
+        process.terminate()
+        assert process.stdout.read() == ""
 
 
 def test_report_makes_a_page_of_a_folder_of_runs(installed, tmp_path, monkeypatch, capfd):
@@ -123,6 +142,7 @@ def test_set_up_makes_the_environment_once_and_installs_what_is_missing(fresh, m
     assert "400 MB" in printed("run") and printed("run") == ""
     with pytest.raises(SystemExit, match="repeat the command"):
         fresh.set_up("lab")
+    assert "400 MB" in printed("run"), "what was begun may have broken what was there"
     require("pip  # changed", "# mended")
     assert "2 GB" in printed("lab")
     assert printed("lab") == printed("run") == ""
