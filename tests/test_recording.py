@@ -254,9 +254,12 @@ def test_a_tilde_is_the_home_folder(tmp_path, classifier, monkeypatch):
     assert len(list(open_source("~/v.webm"))) == 1
 
 
-def test_video_and_table_need_two_names(tmp_path, classifier):
-    with pytest.raises(ValueError, match="give one another name"):
-        run([noise()], classifier, video_path=tmp_path / "v.mp4", csv_path=tmp_path / "v.mp4")
+def test_each_file_needs_a_name_of_its_own(tmp_path, classifier):
+    table = tmp_path / "no" / ".." / "faces.csv"
+    for others in ({"video_path": tmp_path / "v.mp4"}, {"faces_folder": tmp_path}):
+        with pytest.raises(ValueError, match="give the table another name"):
+            same = others.get("video_path", table)
+            run([noise()], classifier, csv_path=same, **others)
 
 
 def test_the_source_is_never_overwritten(classifier):

@@ -97,17 +97,18 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, face_inp
     for target in (video_path, csv_path, faces_folder):
         if target and source.path and target.exists() and source.path.samefile(target):
             raise ValueError(f"{target} is the source: give what is written another name")
-    if video_path and video_path == csv_path:
-        raise ValueError(f"{video_path} is to be video and table: give one another name")
     if video_path and video_path.suffix.lower() not in LARGEST_SIDES:
         raise ValueError(
             f"{video_path} is no name for a video: expected {' or '.join(LARGEST_SIDES)}"
         )
     if faces_folder and faces_folder.exists() and not faces_folder.is_dir():
         raise ValueError(f"{faces_folder} is to be the folder of faces, and is a file: move it")
-    for target in (video_path, csv_path, faces_folder and faces_folder / "faces.csv"):
-        if target:
-            check_replaceable(target)
+    table_of_faces = faces_folder and _free(faces_folder / "faces.csv")
+    targets = [path for path in (video_path, csv_path, table_of_faces) if path]
+    if len({target.resolve() for target in targets}) < len(targets):
+        raise ValueError(f"{csv_path} is to be two files at once: give the table another name")
+    for target in targets:
+        check_replaceable(target)
     recording, failures = Recording(), []
 
     def keep_row(faces, frame, picture):
@@ -137,7 +138,7 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, face_inp
         background = partial(_in_background, recording._failed, not source.live)
         if faces_folder:
             stack.enter_context(_kept(failures))
-            save = stack.enter_context(face_writer(faces_folder, face_input))
+            save = stack.enter_context(face_writer(table_of_faces, face_input))
             stack.enter_context(_kept(failures))  # the table of those that could be kept
             submit_face = stack.enter_context(background())
             recording._writers.append(keep_faces)
@@ -209,14 +210,15 @@ def csv_writer(path, columns=CSV_COLUMNS):
 
 
 @contextmanager
-def face_writer(folder, face_input):
+def face_writer(table, face_input):
     """Yield a function that keeps a face: as it is in the frame, and as a network sees it.
 
-    A row in ``faces.csv`` has the name of the first; files that are there already stay.
+    A row of the table has the name of the first; pictures that are there already stay.
 
     Parameters
     ----------
-    folder : pathlib.Path
+    table : pathlib.Path
+        ``.csv``; the pictures lie beside it.
     face_input : utils.preprocessing.FaceInput
     """
 
@@ -228,12 +230,12 @@ def face_writer(folder, face_input):
         seen = prepare_face(crop, face_input)
         if face_input.colour == "rgb":
             seen = cv2.cvtColor(seen, cv2.COLOR_RGB2BGR)
-        row["file"] = _write_anew(folder / f"{name}.png", encode_image(crop)).name
+        row["file"] = _write_anew(table.with_name(f"{name}.png"), encode_image(crop)).name
         seen_name = f"{name}_{face_input.width}x{face_input.height}.png"
-        _write_anew(folder / seen_name, encode_image(seen))
+        _write_anew(table.with_name(seen_name), encode_image(seen))
         write_row(row.values())
 
-    with csv_writer(_free(folder / "faces.csv"), FACE_COLUMNS) as write_row:
+    with csv_writer(table, FACE_COLUMNS) as write_row:
         yield save
 
 
