@@ -18,10 +18,9 @@ class Engine:
     """Labels the faces of one frame after the other, in as little time as it is given.
 
     Searches take a tenth of the budget on average: one that takes longer is made only every few
-    frames, at least in every tenth, and faces are followed in between. While there is no face,
-    each frame is searched. What is left of a frame's budget goes to the networks, one face at a
-    time: new faces first, then those that were read longest ago. At least one is read; the others
-    keep their label.
+    frames, at least in every tenth, and faces are followed in between. What is left of a frame's
+    budget goes to the networks, one face at a time: new faces first, then those that were read
+    longest ago. At least one is read; the others keep their label.
 
     Taught in notebooks/05_realtime.ipynb.
 
@@ -61,12 +60,12 @@ class Engine:
 
         A new face is left out until there was time to read it.
         """
-        start = time.perf_counter()
+        start, search = time.perf_counter(), self._frames_to_follow == 0
         if not self.film:
             self.tracker.tracks, self._labelled = [], {}
         with self.watch("detection"):
-            tracks = self.tracker.update(frame, search=self._frames_to_follow == 0)
-        if self.budget and self.tracker.searched:
+            tracks = self.tracker.update(frame, search)
+        if search and self.budget:
             share = (time.perf_counter() - start) / (SEARCH_SHARE * self.budget)
             self._frames_to_follow = min(math.ceil(share), SELDOM)
         self._frames_to_follow = max(0, self._frames_to_follow - 1)

@@ -67,7 +67,7 @@ def run(
     faces_folder=None,
     max_frames=None,
     mirror=False,
-    budget=BUDGET,
+    budget=None,
     smoothing=0.8,
     skip_late=False,
 ):
@@ -80,7 +80,7 @@ def run(
     ----------
     source : FrameSource, or anything that `utils.realtime.sources.open_source` takes
     classifier, detector, budget, smoothing
-        See `utils.realtime.engine.Engine`. A film that is not shown has no budget.
+        See `utils.realtime.engine.Engine`; by default `BUDGET` where somebody watches.
     show : callable, optional
         Called with each annotated frame, uint8 BGR; a return value of False ends the loop.
     video_path, csv_path : path-like, optional
@@ -113,7 +113,8 @@ def run(
             source = open_source(source)
         stack.enter_context(source)
         # A film that nobody watches has time: its table is to be the same on each machine.
-        budget = budget if source.live or show is not None else None
+        if budget is None and (source.live or show is not None):
+            budget = BUDGET
         engine = Engine(classifier, detector, budget, smoothing, source.film)
         face_input = faces_folder and classifier.emotion.contract.face_input
         paths = video_path, csv_path, faces_folder

@@ -64,7 +64,6 @@ class FaceTracker:
         self.detector = detector
         self.keep_for = keep_for
         self.tracks = []
-        self.searched = False  # in the last frame
         self._size = None
         self._grey = None
         self._next_number = 1
@@ -76,8 +75,8 @@ class FaceTracker:
         ----------
         frame : numpy.ndarray
         search : bool
-            Ask the detector, and follow what it misses; else follow all, if there is one. A face
-            that cannot be followed stays where it was until the next search.
+            Ask the detector, and follow what it misses; else follow all. A face that cannot be
+            followed stays where it was until the next search.
 
         Returns
         -------
@@ -89,14 +88,13 @@ class FaceTracker:
         if self._size != frame.shape[:2]:
             self.tracks = []  # another camera, or a window that was resized
         self._size = frame.shape[:2]
-        self.searched = search or not self.tracks
         for track in self.tracks:
             track.unseen += 1
-        new = self._search(frame) if self.searched else []
+        new = self._search(frame) if search else []
         followed = [track for track in self.tracks if 0 < track.unseen < np.inf]
         if followed:
             _follow(followed, before, self._grey, scale)
-        if self.searched:
+        if search:
             seen = [track.box for track in self.tracks if not track.unseen]
             self.tracks = [
                 track
