@@ -53,6 +53,7 @@ FAMILIES = {
         "ensemble: two seeds and _mean": "both other seeds and `emotion_fer_distilled_mean`",
         "emotion_ferplus": "`emotion_fer_distilled`, fine-tuned on FER+ votes",
         "emotion_ferplus_camera": "the same from `emotion_fer_distilled_camera`",
+        "emotion_two_labels": "one trunk, outputs for labels and votes; camera changes, patient",
         "gender_utk_64": "64 pixels, auxiliary heads for age and race",
         "gender_utk_64_distilled": "knowledge distillation from `gender_utk_64`",
         "gender_utk_64_both": "fine-tuned from it, two teachers",
@@ -138,6 +139,10 @@ CHANGES = (
         *("emotion_fer_distilled", TAUGHT, "pays in noise"),
     ),
     ("FER+ votes from that network", "emotion_ferplus_camera", "emotion_ferplus", TAUGHT, ""),
+    (
+        *("two outputs, camera changes, patient teacher; 20 epochs", "emotion_two_labels"),
+        *("emotion_fer_distilled", TAUGHT, "one trunk for both"),
+    ),
     ("ensemble, ten views", "ensemble: three seeds", TAUGHT, TAUGHT, "three times the work"),
     (
         "MobileNet on 96 pixels",

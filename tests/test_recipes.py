@@ -466,10 +466,11 @@ def test_every_reference_has_a_recipe_that_makes_what_it_is_made_of():
     for name, run in finished.items():
         recipe, made_of = Recipe.of_reference(run), run.facts["made_of"]
         key = str((recipe.architecture, recipe.arguments, recipe.face_input, recipe.classes))
-        keep = networks.setdefault(key, None) or build(built_as(recipe))
+        model = keep = networks.setdefault(key, None) or build(built_as(recipe))
         networks[key] = keep
+        if recipe.auxiliary:
+            model, keep = add_outputs(keep, recipe.auxiliary)
         assert run.facts["parameters"] == [*count_parameters(keep)], name
-        model = add_outputs(keep, recipe.auxiliary)[0] if recipe.auxiliary else keep
         compile_model(model, recipe, steps=1)
         described = describe(model) | {"epochs": recipe.epochs}
         known = {key: made_of[key] for key in described}
