@@ -79,6 +79,12 @@ def test_a_new_face_is_read_before_those_that_are_known(monkeypatch):
     assert next(film)[0] == [THIRTY[3], THIRTY[0]]
 
 
+def test_half_of_the_known_faces_are_read_where_there_is_time_for_all(monkeypatch):
+    film = World(monkeypatch, THIRTY[:5]).film(4)
+    read = [[THIRTY.index(box) for box in next(film)[0]] for _ in range(4)]
+    assert read == [[0, 1, 2, 3, 4], [0, 1, 2], [3, 4, 0], [1, 2, 3]]
+
+
 @pytest.mark.parametrize(
     "search, searches", [(0.0019, 20), (0.0021, 10), (0.009, 4), (0.3, 2), (30, 2)]
 )
@@ -110,7 +116,7 @@ def test_nothing_of_one_picture_is_true_of_the_next(monkeypatch):
 
 def test_averages_by_hand_and_for_each_face(monkeypatch):
     world = World(monkeypatch, THIRTY[:1])
-    film = world.film(4, smoothing=0.5)
+    film = world.film(4, smoothing=0.5, budget=None)
     assert happiness(next(film)[1]) == {1: 0}
     world.boxes = THIRTY[:2]
     assert happiness(next(film)[1]) == {1: 0.001, 2: 0.001}, "the new one was read first"

@@ -19,8 +19,8 @@ class Engine:
 
     Searches take a tenth of the budget on average: one that takes longer is made only every few
     frames, at least in every tenth, and faces are followed in between. What is left of a frame's
-    budget goes to the networks, one face at a time: new faces first, then those that were read
-    longest ago. At least one is read; the others keep their label.
+    budget goes to the networks, one face at a time: new faces first, then half of the others, those
+    that were read longest ago. At least one is read; the rest keep their label.
 
     Taught in notebooks/05_realtime.ipynb.
 
@@ -71,7 +71,11 @@ class Engine:
         self._frames_to_follow = max(0, self._frames_to_follow - 1)
         with self.watch("reading"):
             turns = {number: turn for turn, number in enumerate(self._labelled)}
-            for count, track in enumerate(sorted(tracks, key=lambda x: turns.get(x.number, -1))):
+            waiting = sorted(tracks, key=lambda track: turns.get(track.number, -1))
+            if self.budget:
+                known = sum(track.number in turns for track in tracks)
+                waiting = waiting[: len(waiting) - known // 2]
+            for count, track in enumerate(waiting):
                 if count and self.budget and time.perf_counter() - start >= self.budget:
                     break
                 self._read(frame, track)
