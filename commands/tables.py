@@ -12,7 +12,6 @@ from utils.evaluation import (
     accuracy_by,
     age_bands,
     balanced_recall,
-    combine,
     evaluate,
     fit_temperature,
     mcnemar,
@@ -20,7 +19,6 @@ from utils.evaluation import (
     sharpen,
 )
 from utils.files import replaced_when_done
-from utils.networks.contract import ModelContract
 from utils.preprocessing import EMOTIONS, FIVE_EMOTIONS, GENDERS
 from utils.robustness import jitter_of
 from utils.training import Run, reference
@@ -254,7 +252,7 @@ def members(name):
     """The runs of an ensemble; one of our runs, or a peer's stored answers in the same form."""
     if name in PEER_PARAMETERS:
         return [Run(config.ROOT / "outputs" / "peers" / name)]
-    return [reference(each) for each in ENSEMBLES.get(name, (name.split(", ")[0],))]
+    return [reference(each) for each in ENSEMBLES.get(name, (name,))]
 
 
 def answers(name, split="test", averaged=False, judge="label", clean=False):
@@ -263,8 +261,7 @@ def answers(name, split="test", averaged=False, judge="label", clean=False):
     Parameters
     ----------
     name : str
-        See `members`; with ", votes" or ", mean" another output of a run, or both of them as its
-        shipped network joins them. For `OWN_LABELS` these stand for a network's answers.
+        See `members`; for `OWN_LABELS` these stand for a network's answers.
     split : {"valid", "test"}
     averaged : bool
         The mean over ten views of each image.
@@ -282,12 +279,8 @@ def answers(name, split="test", averaged=False, judge="label", clean=False):
         y_true, _ = reference("emotion_final").predictions(split)
         probabilities = np.eye(len(EMOTIONS))[y_true]
     else:
-        run, _, output = name.partition(", ")
-        if output == "mean":  # as its contract has it
-            y_true, probabilities = _mean_of_outputs(run, split, averaged)
-        else:
-            parts = [x.predictions(split, averaged, output) for x in members(name)]
-            y_true, probabilities = parts[0][0], np.mean([answer for _, answer in parts], axis=0)
+        parts = [run.predictions(split, averaged) for run in members(name)]
+        y_true, probabilities = parts[0][0], np.mean([answer for _, answer in parts], axis=0)
     chosen = np.full(len(y_true), True)
     if judge != "label":
         rule = "majority" if judge == "eight" else judge
@@ -302,15 +295,6 @@ def answers(name, split="test", averaged=False, judge="label", clean=False):
             copies = copies[np.isin(reference("emotion_final").predictions(split)[0], kept)]
         chosen &= ~copies
     return y_true[chosen], probabilities[chosen]
-
-
-def _mean_of_outputs(name, split, averaged):
-    contract = ModelContract.read(config.PRETRAINED_DIR / f"{name}.json")
-    (y_true, own), (_, votes) = (
-        reference(name).predictions(split, averaged, output) for output in ("", "votes")
-    )
-    weights = 1 - contract.votes_weight, contract.votes_weight
-    return y_true, combine((own, votes), weights, contract.prior, contract.tau)
 
 
 def family_table(family):
