@@ -157,7 +157,7 @@ def test_a_camera_costs_detail_noise_and_compression():
 
 def test_old_references_are_not_taken_for_what_is_done_now(prepared_workspace):
     plain, changed = (sample_batches(augmentation=x)[0].made_of for x in ("flip", "camera"))
-    assert "augmentation_version" not in plain and changed["augmentation_version"] == 2
+    assert "augmentation_version" not in plain and changed["augmentation_version"] == 3
 
 
 def test_images_are_interpolated_to_the_input_size():

@@ -13,6 +13,7 @@ from utils import config
 from utils.data.batches import views
 from utils.files import replaced_when_done, sha256_of
 from utils.networks.contract import find_network
+from utils.networks.folding import fold_normalization
 from utils.networks.precision import with_policy
 from utils.networks.storage import build_with_weights
 from utils.training import load_run
@@ -71,7 +72,9 @@ def patient_teachers(names, batches, bfloat16=False):
         what the teachers say.
     """
     policy = "mixed_bfloat16" if bfloat16 else "float32"
-    teachers = [with_policy(_load(name, batches)[0], policy) for name in names]
+    teachers = [
+        with_policy(fold_normalization(_load(name, batches)[0]), policy) for name in names
+    ]
     num_classes = len(batches.class_names)
 
     def teach(images, labels):
