@@ -214,7 +214,8 @@ def _with_soft_labels(recipe, batches, bfloat16):
             teach = patient_teachers(recipe.teachers, batches, bfloat16)
             batches = replace(batches, teach=teach, labels_from=f"{labels_from}, patient")
         else:
-            labels = (batches.labels + ask_teachers(recipe.teachers, batches)) / 2
+            answers = ask_teachers(recipe.teachers, batches, bfloat16)
+            labels = (batches.labels + answers) / 2
             batches = replace(batches, labels=labels, labels_from=labels_from)
     if recipe.initial_weights:
         labels_from = f"{batches.labels_from}, going on from {recipe.initial_weights}"

@@ -19,7 +19,7 @@ from utils.networks.storage import build_with_weights
 from utils.training import load_run
 
 
-def ask_teachers(names, batches):
+def ask_teachers(names, batches, bfloat16=False):
     """The mean answer of some networks to each image, and of each to several views of it.
 
     It takes minutes, so it is kept, under checksums of the networks and the images.
@@ -30,6 +30,8 @@ def ask_teachers(names, batches):
         Of shipped networks or, where none has that name, of finished runs of yours.
     batches : utils.data.batches.Batches
         Of the training split.
+    bfloat16 : bool
+        Compute in it, see `utils.recipes.recipe.train_recipe`.
 
     Returns
     -------
@@ -42,16 +44,16 @@ def ask_teachers(names, batches):
     ValueError
         If a teacher has another input or other classes, or learned on another split.
     """
-    teachers = [_load(name, batches) for name in names]
+    teachers = [_load(name, batches, bfloat16) for name in names]
     checksum = hashlib.sha256(batches.images.tobytes())
     for _, weights_sha256 in teachers:
         checksum.update(weights_sha256.encode())
     path = config.output_dir(batches.prepared.dataset) / "answers" / f"{checksum.hexdigest()}.npy"
     if not path.is_file():
         print(f"asking {' and '.join(names)} about the training images ...")
+        plain = replace(batches, split="valid")  # read as that one is: in order and unchanged
         answers = [
-            # As the validation split is read: in order and unchanged.
-            model.predict(replace(batches, split="valid").dataset(images=images), verbose=0)
+            np.concatenate([model.predict_on_batch(x) for x, _ in plain.dataset(images=images)])
             for model, _ in teachers
             for images in views(batches.images)
         ]
@@ -71,10 +73,7 @@ def patient_teachers(names, batches, bfloat16=False):
         Takes images and labels of a batch; the first labels, those of the class, become half
         what the teachers say.
     """
-    policy = "mixed_bfloat16" if bfloat16 else "float32"
-    teachers = [
-        with_policy(fold_normalization(_load(name, batches)[0]), policy) for name in names
-    ]
+    teachers = [_load(name, batches, bfloat16)[0] for name in names]
     num_classes = len(batches.class_names)
 
     def teach(images, labels):
@@ -85,8 +84,8 @@ def patient_teachers(names, batches, bfloat16=False):
     return teach
 
 
-def _load(name, batches):
-    """A teacher, and the checksum of its weights."""
+def _load(name, batches, bfloat16):
+    """A teacher, folded as it only answers, and the checksum of its weights."""
     split_name = "default"  # of all that is shipped
     if (config.PRETRAINED_DIR / f"{name}.npz").is_file():
         path, contract = find_network(name)
@@ -105,5 +104,7 @@ def _load(name, batches):
             f"teacher {name} has the input {contract.face_input} and the classes "
             f"{contract.class_names}, expected {batches.face_input} and {batches.class_names}"
         )
+    policy = "mixed_bfloat16" if bfloat16 else "float32"
+    model = with_policy(fold_normalization(model), policy)
     model.jit_compile = False
     return model, checksum
