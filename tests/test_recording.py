@@ -64,6 +64,7 @@ def test_an_age_is_in_the_table_only_if_it_is_shown(tmp_path, classifier, show_a
     rows = rows_of_csv(table)
     assert [row["gender"] for row in rows] == ["child", "female"]
     assert [row.get("age") for row in rows] == (["6.2", "31.0"] if show_age else [None, None])
+    assert list(rows[0])[-1] == ("age" if show_age else "p_male"), "no column without a name"
     faces = rows_of_csv(tmp_path / "faces" / "faces.csv")
     ends = [row["file"].split("_track")[1] for row in faces]
     assert ends == ["1_happy_child.png", "2_happy_F.png"] and "age" not in faces[0]
