@@ -44,18 +44,20 @@ def score_shipped(dataset, prepared, votes_path=None):
     -------
     pandas.DataFrame
         Indexed by model and by what was scored; columns as `evaluate` gives them, but for images
-        of one class no macro_f1.
+        of one class no macro_f1. Where a network has an output for age, age_error, in one view: the
+        mean absolute error in years.
     """
     votes = load_votes("test", prepared, votes_path, all_answers=True) if votes_path else None
     prefix = {"fer2013": "emotion", "utkface": "gender"}[dataset]
     rows = {}
     for path in sorted(config.PRETRAINED_DIR.glob(f"{prefix}_*.npz")):
         name = path.stem
-        model, contract = load_network(name)
+        model, contract = load_network(name, with_age=True)
         names = contract.class_names
         images, y_true, _ = load_images(prepared, "test", contract.face_input, names)
         predictions = [model.predict(view, batch_size=256, verbose=0) for view in views(images)]
-        probabilities, averaged = predictions[0], np.mean(predictions, axis=0)
+        averaged = np.mean(predictions, axis=0)[:, : len(names)]
+        probabilities, estimated = np.split(predictions[0], [len(names)], axis=1)
         rows[name, "all test images"] = evaluate(y_true, probabilities)
         rows[name, "the same, ten views"] = evaluate(y_true, averaged)
         known = rows_of(prepared, "test", names)
@@ -82,6 +84,9 @@ def score_shipped(dataset, prepared, votes_path=None):
                 rows[name, part] = evaluate(y_true[chosen], answers[chosen])
                 if len(np.unique(y_true[chosen])) == 1:  # a mean over classes means nothing then
                     rows[name, part]["macro_f1"] = np.nan
+            if contract.child_below:
+                off = np.abs(estimated[:, 0] - known["age"])
+                rows[name, group]["age_error"] = off[chosen].mean()
     table = pd.DataFrame(rows).T.astype({"n": int, "correct": int})
     return table.rename_axis(["model", "test images"])
 

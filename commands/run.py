@@ -79,7 +79,8 @@ def _say(line, stream="stdout"):
 def _parse(arguments):
     parser = argparse.ArgumentParser(
         prog="python tasks.py run",
-        description="Writes emotion and gender over each face, for instance 'Happy, F'.",
+        description="Writes emotion and gender over each face, for instance 'Happy, F'; over a "
+        "child's face 'Happy, child', where the network has learned age.",
     )
     parser.add_argument(
         "--source",
@@ -114,6 +115,12 @@ def _parse(arguments):
     ):
         # The shell leaves the ~ of --output=~/x.webm as it is.
         parser.add_argument(name, type=lambda path: Path(os.path.expanduser(path)), help=text)
+    parser.add_argument(
+        "--age",
+        action="store_true",
+        help="write the estimated age too, 'Happy, F, 31', also into the table; needs a gender "
+        "network that has learned it",
+    )
     parser.add_argument("--no-display", action="store_true", help="open no window")
     parser.add_argument("--max-frames", type=int, help="stop after so many frames")
     parser.add_argument("--mirror", action="store_true", help="swap left and right")
@@ -165,7 +172,7 @@ def _label(options):
             _say("no display here: nothing is shown")
         _say("loading the networks ...")
         with _without_log():
-            classifier = FaceClassifier(options.emotion, options.gender)
+            classifier = FaceClassifier(options.emotion, options.gender, options.age)
         detector = open_detector(options.detector)
         if window:
             stack.callback(cv2.destroyAllWindows)

@@ -13,11 +13,18 @@ from dataclasses import replace
 import numpy as np
 
 from utils.data.ferplus import agreed, load_votes
-from utils.data.prepared import copies_of_training, load_prepared, load_split, rows_of
+from utils.data.prepared import (
+    copies_of_training,
+    fingerprint,
+    load_prepared,
+    load_split,
+    rows_of,
+)
 from utils.evaluation import (
     MOST_OTHERWISE,
     balanced_recall,
     calibration_error,
+    choose_child_age,
     choose_threshold,
     combine,
     evaluate,
@@ -34,12 +41,15 @@ from utils.networks.storage import (
     build_with_weights,
     calibrate,
     combine_outputs,
+    join_age,
     save_network,
 )
-from utils.preprocessing import EMOTIONS
+from utils.preprocessing import EMOTIONS, YEARS
 from utils.training import Run, load_run, reference
 
 MAX_LOSS = 0.005  # of macro F1 and of calibration, where weights of 8 bits are taken
+MAX_YEARS = 0.5  # mean difference of the estimated age by 8 bits
+MAX_GAP = 0.05  # of accuracy between races, that needs no warning
 
 
 def ship(run, accuracy):
@@ -48,7 +58,8 @@ def ship(run, accuracy):
     The temperature, and the threshold below which the loop says "unsure", are chosen on the
     validation split: by its own labels, or by people's votes for a run that learned from these.
     Temperatures are taught in notebooks 03 and 04. Of a network with an output for labels and one
-    for people's votes, a mean of both is shipped, see `choose_mean`.
+    for people's votes, a mean of both is shipped, see `choose_mean`. With an output for age, the
+    age below which the loop says "child" is chosen too, see `utils.evaluation.choose_child_age`.
 
     Parameters
     ----------
@@ -61,30 +72,37 @@ def ship(run, accuracy):
     -------
     contract : utils.networks.contract.ModelContract
     share : float
-        Of the validation images on which it is not unsure.
+        Of the validation images on which it is not unsure, without those it calls children.
 
     Raises
     ------
     ValueError
-        If no threshold will do, or the network does not end in a dense layer and a softmax.
+        If no threshold will do, the network does not end in a dense layer and a softmax, or the
+        faces prepared here are not the run's.
     FileNotFoundError
         If the weights are not on this machine.
     """
-    model, mean = run.load_model(), {}
+    model, mean, child_below = run.load_model(), {}, 0.0
+    further = {x.name for x in model.layers} if len(model.outputs) > 1 else ()
     y_true, probabilities = run.predictions("valid")
-    if len(model.outputs) > 1:
+    if "votes" in further:
         mean, probabilities = choose_mean(run)
         weights = 1 - mean["votes_weight"], mean["votes_weight"]
         model = combine_outputs(model, weights, mean["tau"] * np.log(mean["prior"]))
     y_true, judged = _labels(run, y_true)
+    if "years" in further:
+        faces = faces_by_age(run)
+        child_below = choose_child_age(*(faces[x].to_numpy() for x in ("right", "said", "age")))
+        judged &= faces["said"].to_numpy() >= child_below  # of others it says no gender
     y_true, probabilities = y_true[judged], probabilities[judged]
     temperature = fit_temperature(y_true, probabilities)
     threshold, share = choose_threshold(y_true, sharpen(probabilities, temperature), accuracy)
     calibrate(model, temperature)
+    model = join_age(model) if child_below else model
     # Rounded up, the threshold could lie above the images it was chosen for.
     unsure_below = math.floor(threshold * 1e4) / 1e4
     settings = {"temperature": round(temperature, 4), "unsure_below": unsure_below, **mean}
-    contract = replace(run.contract, **settings)
+    contract = replace(run.contract, child_below=child_below, **settings)
     save_network(model, contract, run.folder / SHIPPED_NAME)
     return contract, share
 
@@ -130,6 +148,38 @@ def choose_mean(run):
     return mean, combine(answers, (1 - best[0], best[0]), prior, best[1])
 
 
+def faces_by_age(run):
+    """What is known of a run's validation faces, the age it `said`, whether gender is `right`."""
+    made_of = run.facts["made_of"]
+    prepared = load_prepared("utkface", made_of["batches"]["split_name"])
+    if made_of["data"]["valid"] != fingerprint(prepared)["valid"]:
+        raise ValueError(
+            f"{prepared.folder} holds other validation faces than {run.name} answered, expected "
+            "the same: prepare the run's copy of the data, or train it again"
+        )
+    y_true, probabilities = run.predictions("valid")
+    return rows_of(prepared, "valid", run.class_names).assign(
+        said=run.predictions("valid", output="years")[1] @ np.array(YEARS),
+        right=probabilities.argmax(axis=1) == y_true,
+    )
+
+
+def describe_age(faces, child_below):
+    """Say what an output for age does to the faces of `faces_by_age`: yields two sentences."""
+    older, adult = faces["said"] >= child_below, faces["age"] >= 18
+    yield (
+        f'"child" below {child_below:g} years, {1 - older[adult].mean():.1%} of adults; of other '
+        f"validation faces gender is right in {faces['right'][older].mean():.1%}; the estimated "
+        f"age is {(faces['said'] - faces['age']).abs().mean():.1f} years off on average"
+    )
+    races = faces[faces["age"] >= 6].groupby("race")["right"].mean().sort_values()
+    gap = races.iloc[-1] - races.iloc[0]
+    yield ("warning: " if gap > MAX_GAP else "") + (
+        f"from six years on, gender is right in {races.iloc[0]:.1%} ({races.index[0]}) to "
+        f"{races.iloc[-1]:.1%} ({races.index[-1]}) by race, {100 * gap:.1f} points apart"
+    )
+
+
 def _labels(run, y_true):
     """What a run should say of the validation images, and of which images that is known."""
     if not run.facts["made_of"]["batches"]["labels"].startswith("votes"):
@@ -142,7 +192,8 @@ def write_litert(path):
     """Write the LiteRT file of a network beside its weights, and its checksum into its contract.
 
     Weights of 8 bits are taken where the validation images show no loss by them: of accuracy
-    (McNemar's test, p < 0.05), or of more than `MAX_LOSS` of macro F1 or of calibration.
+    (McNemar's test, p < 0.05), or of more than `MAX_LOSS` of macro F1 or of calibration; and where
+    estimated ages change by at most `MAX_YEARS` on average.
 
     Parameters
     ----------
@@ -166,7 +217,7 @@ def write_litert(path):
     images, y_true, _ = load_split(dataset, "valid", contract.face_input, contract.class_names)
     run = Run(path.parent) if path.name == SHIPPED_NAME else reference(path.stem)
     y_true, judged = _labels(run, y_true)
-    model = build_with_weights(path, contract)
+    model = build_with_weights(path, contract, with_age=True)
     expected = model.predict(images, verbose=0)
     litert_path = path.with_suffix(".tflite")
     with replaced_when_done(litert_path) as partial:
@@ -178,7 +229,11 @@ def write_litert(path):
                 f"{litert_path} was not written, and the loop will run this network by Keras: "
                 f"LiteRT lacks an operation of it ({str(error).splitlines()[0]})"
             ) from error
-        losses = _losses(y_true[judged], answers[judged], expected[judged])
+        # With an output for age, there is a column more.
+        classes = (judged, slice(len(contract.class_names)))
+        losses = _losses(y_true[judged], answers[classes], expected[classes])
+        if contract.child_below and np.abs(answers - expected)[:, -1].mean() > MAX_YEARS:
+            losses.append("age")
         if losses:
             export_litert(model, partial, quantized=False)
         size = partial.stat().st_size / 1e6
@@ -227,10 +282,14 @@ def main(arguments=None):
                     f"{options.name}: people's votes count {contract.votes_weight:.0%}, and rare "
                     f"emotions are raised by tau = {contract.tau:g}"
                 )
+            if contract.child_below:
+                for sentence in describe_age(faces_by_age(run), contract.child_below):
+                    print(f"{options.name}: {sentence}")
             print(
                 f"{options.name}: temperature {contract.temperature:.2f}, unsure below "
-                f"{contract.unsure_below:.2f}, which leaves {share:.1%} of the validation images; "
-                f"python tasks.py run --emotion {name} (or --gender) loads it"
+                f"{contract.unsure_below:.2f}, which leaves {share:.1%} of the validation images"
+                f"{', children left out' * bool(contract.child_below)}; python tasks.py run "
+                f"--emotion {name} (or --gender) loads it"
             )
         print(write_litert(path))
     except (ValueError, FileNotFoundError) as error:

@@ -14,6 +14,7 @@ from utils.data.batches import load_batches
 from utils.data.prepared import fingerprint
 from utils.evaluation import evaluate
 from utils.models import count_parameters
+from utils.networks.storage import only_class
 from utils.preprocessing import FaceInput
 
 ARCHITECTURE_NAME = "architecture.json"
@@ -68,7 +69,8 @@ def score_run(folder):
     record = read_run(folder)
     batches = {split: _batches(record, split) for split in ("valid", "test")}
     model = load_untrusted(folder, record)
-    answers = {split: model.predict(x.dataset(), verbose=0) for split, x in batches.items()}
+    by_class = only_class(model)
+    answers = {split: by_class.predict(x.dataset(), verbose=0) for split, x in batches.items()}
     scores = evaluate(batches["test"].y_true, answers["test"])
     lines = [f"Checks of {record.name}: {verdict(check(record, read_references()))}."]
     lines += [f"Question: {question}" for question in questions(record)]
@@ -158,7 +160,7 @@ def load_untrusted(folder, record):
         _check_architecture(path, content)
         model = keras.saving.deserialize_keras_object(content, safe_mode=True)
         model.load_weights(folder / WEIGHTS_NAME)
-        shapes = model.input_shape[1:], model.output_shape[1:]
+        shapes = model.input_shape[1:], model.outputs[0].shape[1:]
     except _Refused:
         raise
     except Exception as error:  # Keras has many, for a file that Keras did not write

@@ -108,13 +108,14 @@ class FakeCamera:
         self.released = True
 
 
-def face_at(box, emotion=0.9, gender=0.8, unsure_below=(0.0, 0.0)):
+def face_at(box, emotion=0.9, gender=0.8, unsure_below=(0.0, 0.0), **age):
     """A face that is happy or sad, female or male, with these probabilities."""
     return Face(
         box,
         {"happy": emotion, "sad": 1 - emotion},
         {"female": gender, "male": 1 - gender},
         unsure_below,
+        **age,
     )
 
 
@@ -129,6 +130,7 @@ def labeller(*answers):
     face_input = face_input_for("fer2013", 48, 48, "grey")
     return SimpleNamespace(
         emotion=SimpleNamespace(contract=SimpleNamespace(face_input=face_input)),
+        show_age=False,
         classify=lambda frame, boxes: [face_at(box, emotion=next(left, 0.9)) for box in boxes],
     )
 

@@ -125,6 +125,15 @@ def test_averages_by_hand_and_for_each_face(monkeypatch):
     assert [happiness(faces)[1] for _, faces, _ in alone] == [0, 0.001, 0.002]
 
 
+def test_a_child_is_who_is_young_on_average(monkeypatch):
+    ages = iter([20, 4, 4, 4])
+    world = World(monkeypatch, THIRTY[:1])
+    world.classify = lambda frame, boxes: [face_at(boxes[0], age=next(ages), child_below=9)]
+    said = [faces[0] for _, faces, _ in world.film(4, smoothing=0.5)]
+    assert [face.age for face in said] == [20, 12, 8, 6]
+    assert [face.gender for face in said] == ["female", "female", "child", "child"]
+
+
 def test_faces_that_are_gone_leave_nothing_behind(monkeypatch):
     world = World(monkeypatch, [])
     film = world.film(101)

@@ -16,6 +16,7 @@ from utils.evaluation import (
     age_bands,
     balanced_recall,
     calibration_error,
+    choose_child_age,
     choose_threshold,
     confusion,
     evaluate,
@@ -225,6 +226,26 @@ def test_threshold_by_hand():
     assert choose_threshold(np.array([0, 0, 1, 1]), answers, 0.9) == (0.9, 0.25)
     with pytest.raises(ValueError, match="accuracy of 0.9"):
         choose_threshold(1 - y_true[[1, 4]], probabilities[[1, 4]], 0.9)
+
+
+def test_child_is_said_below_the_lowest_age_from_which_gender_is_right_often_enough():
+    # A hundred faces a year from 2 to 40; below 9, gender is a coin's; the age is read rightly.
+    ages = np.repeat(np.arange(2, 41), 100)
+    right = (ages >= 9) | (np.arange(len(ages)) % 2 == 0)
+    wrong_above = {age: 1 - right[ages >= age].mean() for age in (6, 7)}
+    assert wrong_above[7] < 0.035 < wrong_above[6]
+    assert choose_child_age(right, ages.astype(float), ages) == 6.5, "6.5 lies above those of six"
+    # Nowhere often enough: from where on it is right most often.
+    seldom = right & (np.arange(len(ages)) % 10 != 1)
+    assert choose_child_age(seldom, ages.astype(float), ages) == 8.5
+    # One adult in a hundred may be called a child, not more.
+    estimated = ages.astype(float)
+    estimated[np.flatnonzero(ages >= 18)[:23]] = 5  # of 2,300
+    assert choose_child_age(right, estimated, ages) == 6.5
+    estimated[ages == 40] = 5  # a hundred more
+    assert choose_child_age(right, estimated, ages) == 4.5, "at most 5, above those of four"
+    with pytest.raises(ValueError, match="more than 1% of 2300 adults .* learned too little"):
+        choose_child_age(right, 0 * estimated, ages)
 
 
 def test_age_bands_have_their_ends():

@@ -1,5 +1,7 @@
+import re
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -12,8 +14,9 @@ from utils import config
 from utils.data.batches import load_batches
 from utils.data.prepared import rows_of
 from utils.files import encode_image, read_image
-from utils.models import build_compact_cnn
+from utils.models import add_head, build_compact_cnn
 from utils.networks.contract import ModelContract
+from utils.networks.storage import join_age
 from utils.preprocessing import EMOTIONS, face_input_for
 from utils.realtime import display, sources
 from utils.realtime.detection import HaarDetector
@@ -175,6 +178,34 @@ def test_a_network_that_was_just_trained_labels_faces(prepared_workspace):
 def test_networks_in_the_wrong_places_are_refused():
     with pytest.raises(ValueError, match="has the classes .*female.*expected some of .*angry"):
         FaceClassifier(GENDER, GENDER)
+
+
+def gender_of(age, child_below=8.0):
+    """An untrained network that says female or male, and this age of each face."""
+    model, contract = GENDER
+    aged = keras.Model(model.input, [model.output, add_head(model, "years", 101)])
+    kernel, _ = aged.get_layer("years_logits").get_weights()
+    aged.get_layer("years_logits").set_weights([0 * kernel, 99.0 * (np.arange(101) == age)])
+    return join_age(aged), replace(contract, child_below=child_below)
+
+
+def test_of_a_child_no_gender_is_said_and_an_age_only_if_asked(classifier):
+    frame, boxes = noise(), [(10, 10, 60, 60), (70, 30, 80, 80)]
+    for age, gender in ((7, "child"), (8, "[FM]"), (31, "[FM]")):
+        network = gender_of(age)
+        for show_age, end in ((False, ""), (True, f", {age}")):
+            faces = FaceClassifier(EMOTION, network, show_age).classify(frame, boxes)
+            for face in faces:
+                assert re.fullmatch(f"[A-Z][a-z]+, {gender}{end}", face.label)
+                numbers = 1 if gender == "child" else 2
+                assert face.caption.startswith(f"{face.label}  ")
+                assert face.caption.count("%") == numbers
+                assert set(face.gender_probabilities) == {"female", "male"}
+    plain = classifier.classify(frame, boxes)
+    for before, now in zip(plain, faces, strict=True):
+        assert now.gender_probabilities == pytest.approx(before.gender_probabilities, abs=1e-5)
+    with pytest.raises(ValueError, match=r"\(nothing\) has no output for age, .* leave --age out"):
+        FaceClassifier(EMOTION, GENDER, show_age=True)
 
 
 def test_all_faces_of_a_frame_are_one_batch(classifier, monkeypatch):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.stats import norm
 from stand_ins import train_small
 
 from commands import train as command
@@ -165,6 +166,27 @@ def test_people_s_votes_are_an_answer_of_their_own(prepared_workspace):
         counted = votes * (votes > 1)
         if counted.any():
             np.testing.assert_allclose(row, counted / counted.sum(), atol=1e-6)
+
+
+def test_years_are_learned_as_a_distribution_and_kept(prepared_workspace):
+    run = train_recipe(replace(GENDER, auxiliary=("years", "race")), "aged", bfloat16=True)
+    batches = load_batches("utkface", "valid", GENDER.face_input)
+    model = run.load_model()
+    answers = model.predict(batches.images.astype(np.float32), verbose=0)
+    assert [x.shape[1] for x in answers] == [2, 101]
+    assert not any("race" in layer.name for layer in model.layers)
+    for output, expected in zip(("", "years"), answers):
+        np.testing.assert_allclose(run.predictions("valid", output=output)[1], expected, atol=1e-5)
+    batches = gender_batches()
+    wider = add_labels(batches, ("years", "race")).labels
+    assert wider.shape[1] == 2 + 101 + 5
+    ages = rows_of(batches.prepared, "train")["age"].clip(upper=100)
+    assert ages.min() < 6 and ages.max() > 80
+    for age, label in zip(ages, wider[:, 2:103], strict=True):
+        expected = norm.pdf(np.arange(101), age, 2)
+        np.testing.assert_allclose(label, expected / expected.sum(), atol=1e-6)
+        if 8 <= age <= 92:
+            assert label @ np.arange(101) == pytest.approx(age, abs=0.01)
 
 
 # How a model is compiled

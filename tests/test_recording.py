@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from stand_ins import FakeCamera, heed_signals, labeller, noise, rows_of_csv, still
+from stand_ins import FakeCamera, face_at, heed_signals, labeller, noise, rows_of_csv, still
 
 from utils import config
 from utils.files import clear_leftovers, encode_image, read_image
@@ -51,6 +51,25 @@ def test_video_and_csv_hold_every_frame_and_face(tmp_path, classifier, clip_fram
     assert sorted(p.name for p in video.parent.iterdir()) == ["faces.csv", name]
 
 
+@pytest.mark.parametrize("show_age", [False, True])
+def test_an_age_is_in_the_table_only_if_it_is_shown(tmp_path, classifier, show_age):
+    settings = {"child_below": 9, "show_age": show_age}
+    ages = {40: 6.25, 100: 31.0}  # by the left side of the box
+    classifier.show_age = show_age
+    classifier.classify = lambda frame, boxes: [
+        face_at(box, age=ages[box[0]], **settings) for box in boxes
+    ]
+    boxes, table = ((40, 20, 40, 40), (100, 20, 40, 40)), tmp_path / "t.csv"
+    run([noise()], classifier, still(*boxes), csv_path=table, faces_folder=tmp_path / "faces")
+    rows = rows_of_csv(table)
+    assert [row["gender"] for row in rows] == ["child", "female"]
+    assert [row.get("age") for row in rows] == (["6.2", "31.0"] if show_age else [None, None])
+    assert list(rows[0])[-1] == ("age" if show_age else "p_male"), "no column without a name"
+    faces = rows_of_csv(tmp_path / "faces" / "faces.csv")
+    ends = [row["file"].split("_track")[1] for row in faces]
+    assert ends == ["1_happy_child.png", "2_happy_F.png"] and "age" not in faces[0]
+
+
 def interrupt(picture):
     raise KeyboardInterrupt
 
@@ -76,7 +95,7 @@ def test_a_network_that_fails_leaves_whole_files_too(tmp_path, clip_frames):
         raise RuntimeError("no memory")
 
     found = iter([[], [(9, 9, 60, 60)]])
-    classifier = SimpleNamespace(classify=classify)
+    classifier = SimpleNamespace(classify=classify, show_age=False)
     detector = SimpleNamespace(detect=lambda frame, known: next(found))
     with pytest.raises(RuntimeError, match="no memory"):
         run(clip_frames, classifier, detector, video_path=tmp_path / "v.mp4")

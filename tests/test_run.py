@@ -41,6 +41,11 @@ def test_command_line_reports_errors_in_a_line(tmp_path, capsys):
     assert "error: no network 'emotion_none', there are " in capsys.readouterr().err
 
 
+def test_an_age_that_the_network_does_not_say_is_refused(capsys):
+    assert run_command.main(["--no-display", "--age"]) == 1
+    assert "(utkface, run gender_utk_64) has no output for age" in capsys.readouterr().err
+
+
 def test_a_file_of_keras_is_no_name_of_a_network(capsys):
     assert run_command.main(["--no-display", "--emotion", "fer.json"]) == 1
     assert "networks are known by name here (emotion_fer" in capsys.readouterr().err
@@ -58,14 +63,15 @@ def test_ctrl_c_while_the_networks_load_is_answered_with_a_word(monkeypatch, cap
 def test_command_line_chooses_the_networks(tmp_path, monkeypatch):
     asked = []
 
-    def no_networks(emotion, gender):
-        asked.append((emotion, gender))
+    def no_networks(*arguments):
+        asked.append(arguments)
         raise OSError("enough")
 
     monkeypatch.setattr(run_command, "FaceClassifier", no_networks)
     assert run_command.main(["--no-display", "--emotion", "mine", "--gender", "yours"]) == 1
-    assert run_command.main(["--no-display"]) == 1
-    assert asked == [("mine", "yours"), (DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL)]
+    assert run_command.main(["--no-display", "--age"]) == 1
+    ours = DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL
+    assert asked == [("mine", "yours", False), (*ours, True)]
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
@@ -6,11 +8,13 @@ import pandas as pd
 import pytest
 
 from commands import ship as command
+from commands.evaluate import score_shipped
+from commands.weights import score_run
 from utils import config
-from utils.data.prepared import load_prepared, load_split
+from utils.data.prepared import load_prepared, load_split, rows_of
 from utils.evaluation import fit_temperature, sharpen
 from utils.files import read_json, write_json
-from utils.networks.contract import ModelContract
+from utils.networks.contract import ModelContract, find_network
 from utils.networks.litert import export_litert, load_litert
 from utils.networks.storage import load_network
 from utils.preprocessing import EMOTIONS
@@ -137,6 +141,85 @@ def test_labels_and_votes_become_one_output(prepared_workspace, capsys):
     np.testing.assert_array_equal(chosen.argmax(axis=1), expected.argmax(axis=1))
     labels = load_prepared("fer2013").labels.query("split == 'train'")["label"].tolist()
     np.testing.assert_allclose(mean["prior"], [labels.count(x) / len(labels) for x in EMOTIONS])
+
+
+def known_faces(**columns):
+    """Six validation faces as the labels have them, and what a network says of them."""
+    races = ["White", "Black", "White", "Black", "White", "White"]
+    return pd.DataFrame({"age": [2, 5, 7, 20, 40, 83], "race": races, **columns})
+
+
+def test_what_an_output_for_age_does_is_said_and_a_gap_between_races_is_a_warning():
+    said, right = [2.0, 7.0, 8.0, 17.0, 40.0, 83.0], np.array([0, 1, 0, 1, 1, 1], bool)
+    first, second = command.describe_age(known_faces(said=said, right=right), 17.5)
+    assert first == (
+        '"child" below 17.5 years, 33.3% of adults; of other validation faces gender is right in '
+        "100.0%; the estimated age is 1.0 years off on average"
+    )
+    assert second == (
+        "warning: from six years on, gender is right in 66.7% (White) to 100.0% (Black) by race, "
+        "33.3 points apart"
+    )
+    _, second = command.describe_age(known_faces(said=said, right=right | True), 17.5)
+    assert second.startswith("from six years on") and second.endswith(" 0.0 points apart")
+
+
+def test_age_is_shipped_as_one_more_column(prepared_workspace, monkeypatch, capsys):
+    settings = {"height": 16, "width": 16, "colour": "rgb", "learning_rate": 0.01, "batch_size": 16}
+    recipe = Recipe("utkface", "compact", 2, {"widths": [8]}, auxiliary=("years",), **settings)
+    run = train_recipe(recipe, "aged")
+    assert score_run(run.folder)[-2].startswith("Stored predictions are those of these weights")
+    images, _, _ = load_split("utkface", "test", run.contract.face_input)
+    images = images.astype(np.float32)
+    genders, years = run.load_model().predict(images, verbose=0)
+    # Of the validation faces it says, from now on, each age and the gender of three.
+    monkeypatch.setattr(command, "rows_of", lambda *_: known_faces())
+    with np.load(run.folder / "predictions.npz") as stored:
+        arrays = dict(stored)
+    arrays["valid_probabilities_years"] = np.eye(101, dtype=np.float32)[known_faces()["age"]]
+    said = arrays["valid_true"] ^ np.array([1, 1, 0, 0, 1, 0], np.uint8)
+    arrays["valid_probabilities"] = (0.2 + 0.6 * np.eye(2)[said]).astype(np.float32)
+    np.savez(run.folder / "predictions.npz", **arrays)
+
+    assert command.main(["aged", "--accuracy", "0.7"]) == 0
+    printed = capsys.readouterr().out
+    path, contract = find_network("aged")
+    assert contract.child_below == 5.5, "from there on three of four are right, nowhere more"
+    assert '"child" below 5.5 years, 0.0% of adults; of other' in printed
+    assert "gender is right in 75.0%" in printed and "warning: from six years on" in printed
+    assert "leaves 100.0% of the validation images, children left out; python" in printed
+    by_these = fit_temperature(arrays["valid_true"][2:], arrays["valid_probabilities"][2:])
+    assert contract.temperature == pytest.approx(by_these, abs=1e-4)
+
+    answers = load_network("aged", with_age=True)[0].predict(images, verbose=0)
+    np.testing.assert_allclose(answers[:, :2], sharpen(genders, contract.temperature), atol=5e-3)
+    np.testing.assert_allclose(answers[:, 2], years @ np.arange(101), atol=0.1)
+    assert np.ptp(answers[:, 2]) > 0.1, "all of one age"
+    by_class, _ = load_network("aged")
+    np.testing.assert_array_equal(by_class.predict(images, verbose=0), answers[:, :2])
+    by_litert = load_litert(path, contract)(images)
+    np.testing.assert_allclose(by_litert[:, :2], answers[:, :2], atol=0.05)
+    np.testing.assert_allclose(by_litert[:, 2], answers[:, 2], atol=1)
+
+    # As one of ours: built by the name of its builder, and scored with the others.
+    config.PRETRAINED_DIR.mkdir(parents=True)
+    shutil.copy(path, config.PRETRAINED_DIR / "gender_aged.npz")
+    ours = replace(contract, architecture="compact", arguments={"widths": [8]})
+    ours.write(config.PRETRAINED_DIR / "gender_aged.json")
+    built, _ = load_network("gender_aged", with_age=True)
+    np.testing.assert_allclose(built.predict(images, verbose=0), answers, atol=1e-5)
+    prepared = load_prepared("utkface")
+    scores = score_shipped("utkface", prepared).loc["gender_aged"]["age_error"]
+    ages = rows_of(prepared, "test")["age"].to_numpy()
+    off = np.abs(answers[:, 2] - ages)
+    assert scores["ages from 6"] == pytest.approx(off[ages >= 6].mean(), abs=1e-3)
+    assert scores["female"] == pytest.approx(off[: len(off) // 2].mean(), abs=1e-3)
+
+    facts = read_json(run.folder / "run.json")
+    facts["made_of"]["data"]["valid"]["sha256"] = "0"
+    write_json(run.folder / "run.json", facts)
+    assert command.main(["aged", "--accuracy", "0.7"]) == 1
+    assert "other validation faces than aged answered" in capsys.readouterr().err
 
 
 def test_the_mean_has_the_best_recall_of_those_that_leave_resting_faces_neutral(monkeypatch):

@@ -13,6 +13,9 @@ AGE_BANDS = {"0-5": 5, "6-17": 17, "18-30": 30, "31-45": 45, "46-60": 60, "61+":
 # Young children's labels are uncertain, so some count from six; 21 to 60 is what CORAL (Cao et al.
 # 2020, arXiv:1901.07884) made of UTKFace, and who follows its split counts no others.
 AGE_RANGES = {"from 6": (6, 120), "18 to 60": (18, 60), "21 to 60": (21, 60)}
+CHILD_AGES = np.arange(1, 18.5, 0.5)  # years, of which one is chosen
+GENDER_FROM_THERE = 0.965  # wanted accuracy of gender from that age on
+MOST_CALLED_CHILD = 0.01  # of adults
 MOST_OTHERWISE = 0.10  # of resting faces; a person at rest reads a wrong word once in ten
 
 
@@ -429,3 +432,39 @@ def choose_threshold(y_true, probabilities, accuracy):
         )
     last = np.flatnonzero(reached >= accuracy)[-1]
     return float(confidence[order[last]]), float((last + 1) / len(right))
+
+
+def choose_child_age(right, estimated, ages):
+    """Choose the age below which "child" is said of a face, and no gender.
+
+    The lowest of `CHILD_AGES` from which on gender is right often enough (`GENDER_FROM_THERE`),
+    else the one from which on it is right most often; of those that call few adults children.
+
+    Parameters
+    ----------
+    right : numpy.ndarray, bool, (n,)
+        Whether gender is read rightly; of the validation split.
+    estimated, ages : numpy.ndarray, float, (n,)
+        Years as the network and as the labels have them.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If each calls more than `MOST_CALLED_CHILD` of adults children.
+    """
+    adults = estimated[ages >= 18]
+    usable = [age for age in CHILD_AGES if (adults < age).mean() <= MOST_CALLED_CHILD]
+    if not usable:
+        raise ValueError(
+            f"more than {MOST_CALLED_CHILD:.0%} of {len(adults)} adults would be called children "
+            f"below {CHILD_AGES[0]:g} years, expected fewer: the output for age learned too little"
+        )
+
+    def goodness(age):
+        return min(right[estimated >= age].mean(), GENDER_FROM_THERE)
+
+    return float(max(usable, key=goodness))  # the first of several

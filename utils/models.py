@@ -232,6 +232,29 @@ def build_compact_cnn(
     return keras.Model(inputs, _softmax(x, num_classes), name="compact_cnn")
 
 
+def add_head(model, name, num_classes, dropout=True):
+    """A further answer of a network whose last layers are a global average, dropout and softmax.
+
+    Parameters
+    ----------
+    model : keras.Model
+    name : str
+        Of the new output's layer.
+    num_classes : int
+    dropout : bool
+        Whether it sees what the classifier sees, or the average without dropout.
+
+    Returns
+    -------
+    keras.KerasTensor
+        float32 (n, num_classes), a softmax.
+    """
+    average = [x for x in model.layers if isinstance(x, layers.GlobalAveragePooling2D)][-1].output
+    dropped = [x for x in model.layers if isinstance(x, layers.Dense)][-1].input
+    logits = layers.Dense(num_classes, name=f"{name}_logits")(dropped if dropout else average)
+    return layers.Activation("softmax", dtype="float32", name=name)(logits)
+
+
 def _hidden_layer(x):
     x = layers.Flatten()(x)
     x = layers.Dense(128)(x)

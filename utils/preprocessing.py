@@ -10,6 +10,7 @@ import cv2
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 FIVE_EMOTIONS = ("angry", "happy", "sad", "surprise", "neutral")
 GENDERS = ("female", "male")  # sorted, as class folders are; index 0 is female
+YEARS = tuple(range(101))  # classes of an output for age; who is older counts as 100
 CLASSES = {"fer2013": EMOTIONS, "utkface": GENDERS}
 
 # Measured on validation images against the one Haar box found in them: see data/README.md.

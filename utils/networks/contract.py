@@ -44,6 +44,10 @@ class ModelContract:
         contain it.
     unsure_below : float
         The realtime loop says "unsure" where the largest probability is lower.
+    child_below : float
+        Of a face that is estimated younger, in years, the loop says "child" and no gender. 0 for a
+        network without an output for age; the answers of others are those of
+        `utils.networks.storage.join_age`.
     """
 
     architecture: str
@@ -59,6 +63,7 @@ class ModelContract:
     prior: tuple = ()
     temperature: float = 1.0
     unsure_below: float = 0.0
+    child_below: float = 0.0
 
     @classmethod
     def read(cls, path):

@@ -7,9 +7,10 @@ import keras
 import numpy as np
 
 from utils.files import replaced_when_done, sha256_of
-from utils.models import BUILDERS
+from utils.models import BUILDERS, add_head
 from utils.networks.contract import OWN_ARCHITECTURE, find_network
 from utils.networks.precision import uncompiled
+from utils.preprocessing import YEARS
 
 WEIGHTS_NAME = "model.weights.h5"
 
@@ -59,7 +60,7 @@ def calibrate(model, temperature):
     Parameters
     ----------
     model : keras.Model
-        With a dense layer before the softmax; it is changed.
+        With a dense layer before the softmax of its first output; it is changed.
     temperature : float
         See `utils.evaluation.fit_temperature`.
 
@@ -68,8 +69,34 @@ def calibrate(model, temperature):
     ValueError
         If a softmax does not directly follow one dense layer at the end.
     """
-    last = _classifier(model)
+    last = _classifier(only_class(model))
     last.set_weights([weights / temperature for weights in last.get_weights()])
+
+
+def only_class(model):
+    """The part of a network that gives its first output, the class; layers are shared."""
+    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+
+
+def join_age(model):
+    """Make one output of two: probabilities of the classes and, last, the expected age.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Its outputs are the class and the probabilities of `utils.preprocessing.YEARS`.
+
+    Returns
+    -------
+    keras.Model
+        float32 (n, num_classes + 1), of the same layers.
+    """
+    classes, years = model.outputs
+    expected = keras.layers.Dense(1, use_bias=False, name="age")
+    age = expected(years)
+    expected.set_weights([np.array(YEARS, np.float32)[:, None]])
+    joined = keras.layers.Concatenate(name="class_and_age")([classes, age])
+    return keras.Model(model.inputs[0], joined, name=model.name)
 
 
 def combine_outputs(model, weights, shift):
@@ -136,10 +163,10 @@ def save_network(model, contract, path):
     replace(contract, weights_sha256=sha256_of(path)).write(path.with_suffix(".json"))
 
 
-def load_network(name):
+def load_network(name, with_age=False):
     """Load a network by name: one in ``outputs/pretrained/``, or one that you shipped.
 
-    Parameters, errors: see `utils.networks.contract.find_network`.
+    Parameters, errors: see `utils.networks.contract.find_network` and `build_with_weights`.
 
     Returns
     -------
@@ -148,18 +175,25 @@ def load_network(name):
     contract : utils.networks.contract.ModelContract
     """
     path, contract = find_network(name)
-    return build_with_weights(path, contract), contract
+    return build_with_weights(path, contract, with_age), contract
 
 
-def build_with_weights(path, contract):
-    """Build a network that `utils.networks.contract.find_network` has found: keras.Model."""
+def build_with_weights(path, contract, with_age=False):
+    """Build a network that `utils.networks.contract.find_network` has found: keras.Model.
+
+    With age, one that has an output for it answers as `join_age` says; else by the class alone.
+    """
     if contract.architecture == OWN_ARCHITECTURE:
         model = load_architecture(path.parent)
-        # What is shipped has one output.
-        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     else:
         shape, num_classes = contract.face_input.shape, len(contract.class_names)
         model = BUILDERS[contract.architecture](shape, num_classes, **contract.arguments)
+        if contract.child_below:
+            outputs = [model.output, add_head(model, "years", len(YEARS))]
+            model = keras.Model(model.input, outputs, name=model.name)
+    classes = only_class(model)
+    # Of a run with votes, what is shipped has one output.
+    shipped = join_age(model) if contract.child_below else classes
     with np.load(path) as weights:
-        model.set_weights([array.astype(np.float32) for array in weights.values()])
-    return model
+        shipped.set_weights([array.astype(np.float32) for array in weights.values()])
+    return shipped if with_age else classes

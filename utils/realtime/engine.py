@@ -98,7 +98,8 @@ class Engine:
             }
             for name in ("emotion_probabilities", "gender_probabilities")
         }
-        self._labelled[track.number] = replace(face, track=track.number, **means)
+        age = self.smoothing * before.age + (1 - self.smoothing) * face.age
+        self._labelled[track.number] = replace(face, track=track.number, age=age, **means)
 
 
 class Stopwatch:

@@ -1,5 +1,6 @@
 """What the two networks say of the faces in a frame."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from utils.preprocessing import EMOTIONS, GENDERS, crop_face, prepare_face
 DEFAULT_EMOTION_MODEL = "emotion_ferplus"
 DEFAULT_GENDER_MODEL = "gender_utk_64"
 UNSURE = "unsure"
+CHILD = "child"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,12 @@ class Face:
         Probabilities of the emotion and of the gender below which nothing is said.
     track : int
         The same number for the same face in all frames.
+    age : float
+        Estimated, in years; NaN where the gender network has no output for it.
+    child_below : float
+        Age below which no gender is said.
+    show_age : bool
+        Whether the label has the age.
     """
 
     box: tuple
@@ -33,6 +41,9 @@ class Face:
     gender_probabilities: dict
     unsure_below: tuple = (0.0, 0.0)
     track: int = 0
+    age: float = math.nan
+    child_below: float = 0.0
+    show_age: bool = False
 
     @property
     def confidences(self):
@@ -46,20 +57,26 @@ class Face:
 
     @property
     def gender(self):
-        """The most probable gender, or "unsure"."""
+        """The most probable gender, or "unsure"; of a child "child"."""
+        if self.age < self.child_below:
+            return CHILD
         return self._say(self.gender_probabilities, self.unsure_below[1])
 
     @property
     def label(self):
-        """What the report writes over a face, "Happy, F"; "?" stands for an unsure gender."""
-        gender = "?" if self.gender == UNSURE else self.gender[0].upper()
-        return f"{self.emotion.capitalize()}, {gender}"
+        """What the report writes over a face, "Happy, F"; "?" stands for an unsure gender.
+
+        Of a child it is "Happy, child"; the age, where it is shown, comes last: "Happy, F, 31".
+        """
+        gender = {UNSURE: "?", CHILD: CHILD}.get(self.gender, self.gender[0].upper())
+        age = f", {self.age:.0f}" if self.show_age else ""
+        return f"{self.emotion.capitalize()}, {gender}{age}"
 
     @property
     def caption(self):
-        """The label and how sure both networks are."""
-        emotion, gender = self.confidences
-        return f"{self.label}  {emotion:.0%} {gender:.0%}"
+        """The label and how sure the networks are of what it says."""
+        said = self.confidences[: 1 if self.gender == CHILD else 2]
+        return f"{self.label}  {' '.join(f'{each:.0%}' for each in said)}"
 
     @staticmethod
     def _say(probabilities, unsure_below):
@@ -77,18 +94,21 @@ class FaceClassifier:
     emotion, gender : str or tuple
         Name of a network, see `utils.networks.contract.find_network`, which LiteRT runs; or the
         network and its contract, (keras.Model, ModelContract), which Keras runs.
+    show_age : bool
+        Have labels, and the loop's table, say the estimated age as well.
 
     Raises
     ------
     ValueError
-        If a network has other classes, or a file is not the one that its contract was written for.
+        If a network has other classes, a file is not the one that its contract was written for, or
+        the age is to be shown and the gender network has no output for it.
     FileNotFoundError
         If there is no network of that name, or it has no LiteRT file any more.
     ImportError
         If a network has no LiteRT file and TensorFlow is not installed.
     """
 
-    def __init__(self, emotion=DEFAULT_EMOTION_MODEL, gender=DEFAULT_GENDER_MODEL):
+    def __init__(self, emotion=DEFAULT_EMOTION_MODEL, gender=DEFAULT_GENDER_MODEL, show_age=False):
         self.emotion, self.gender = _Network(emotion), _Network(gender)
         for network, known in ((self.emotion, EMOTIONS), (self.gender, GENDERS)):
             if not set(network.contract.class_names) <= set(known):
@@ -96,6 +116,12 @@ class FaceClassifier:
                     f"{network.contract.trained_on} has the classes "
                     f"{network.contract.class_names}, expected some of {known}"
                 )
+        if show_age and not self.gender.contract.child_below:
+            raise ValueError(
+                f"the gender network ({self.gender.contract.trained_on}) has no output for age, "
+                "expected one, as the age is to be shown: leave --age out, or name another network"
+            )
+        self.show_age = show_age
 
     def classify(self, frame, boxes):
         """Label the faces in `boxes`, each network called once for all of them.
@@ -113,9 +139,14 @@ class FaceClassifier:
         if not boxes:
             return []
         networks = self.emotion, self.gender
-        said = (network.predict(network.crop(frame, boxes)) for network in networks)
-        unsure_below = tuple(network.contract.unsure_below for network in networks)
-        return [Face(*face, unsure_below) for face in zip(boxes, *said)]
+        said = [network.predict(network.crop(frame, boxes)) for network in networks]
+        ages = [answer.pop("age", math.nan) for answer in said[1]]
+        settings = {
+            "unsure_below": tuple(network.contract.unsure_below for network in networks),
+            "child_below": self.gender.contract.child_below,
+            "show_age": self.show_age,
+        }
+        return [Face(*face, age=age, **settings) for *face, age in zip(boxes, *said, ages)]
 
 
 class _Network:
@@ -130,7 +161,7 @@ class _Network:
         return np.array(faces, dtype=np.float32)
 
     def predict(self, crops):
-        names = self.contract.class_names
+        names = *self.contract.class_names, "age"  # which not all have
         return [dict(zip(names, map(float, row))) for row in self._call(crops)]
 
 
@@ -155,7 +186,7 @@ def _open(model):
             f"{model} has no LiteRT file, and TensorFlow is not installed here ({error}): "
             f"python tasks.py ship {model} makes the file"
         ) from error
-    return contract, _compile_keras(build_with_weights(path, contract))
+    return contract, _compile_keras(build_with_weights(path, contract, with_age=True))
 
 
 def _compile_keras(network):

@@ -29,13 +29,14 @@ CSV_COLUMNS = (*FACE_COLUMNS, *(f"p_{name}" for name in EMOTIONS + GENDERS))
 
 
 def csv_row(source, face):
-    """The row of a face in the frame that the source gave last, in the order of `CSV_COLUMNS`."""
+    """The row of a face in the frame that the source gave last: `CSV_COLUMNS`, age if shown."""
     emotion, gender = face.confidences
     probabilities = {**face.emotion_probabilities, **face.gender_probabilities}
     return (
         *(f"{source.seconds:.3f}", source.number, source.file, face.track, *face.box),
         *(face.emotion, f"{emotion:.4f}", face.gender, f"{gender:.4f}"),
         *(f"{probabilities.get(name, 0):.4f}" for name in EMOTIONS + GENDERS),
+        *([f"{face.age:.1f}"] if face.show_age else []),
     )
 
 
@@ -68,7 +69,9 @@ class Recording:
 
 
 @contextmanager
-def recorder(source, video_path=None, csv_path=None, faces_folder=None, face_input=None):
+def recorder(
+    source, video_path=None, csv_path=None, faces_folder=None, face_input=None, with_age=False
+):
     """Yield a `Recording`; what has no path is not kept.
 
     Video and faces are written by threads, so the loop need not wait. A film waits for them, and
@@ -83,6 +86,8 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, face_inp
     video_path, csv_path, faces_folder : path-like, optional
     face_input : utils.preprocessing.FaceInput, optional
         How the emotion network sees a face; needed for a folder of faces.
+    with_age : bool
+        Whether the table has a column for the age, as faces that show it do.
 
     Raises
     ------
@@ -132,8 +137,9 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, face_inp
     # The table ends last: what the video took on a full disk is free again by then.
     with ExitStack() as stack:
         if csv_path:
+            columns = CSV_COLUMNS + ("age",) * with_age
             stack.enter_context(_kept(failures))
-            write_row = stack.enter_context(csv_writer(csv_path))
+            write_row = stack.enter_context(csv_writer(csv_path, columns))
             recording._writers.append(keep_row)
         background = partial(_in_background, recording._failed, not source.live)
         if faces_folder:
@@ -199,7 +205,7 @@ def _in_background(failed, patient):
 
 
 @contextmanager
-def csv_writer(path, columns=CSV_COLUMNS):
+def csv_writer(path, columns):
     """Yield a function that appends a row."""
     with replaced_when_done(path) as partial_path:
         # Each row goes to the disk at once; names of files need not be text.
@@ -224,7 +230,8 @@ def face_writer(table, face_input):
 
     def save(frame, face, row):
         row = dict(zip(FACE_COLUMNS, row))
-        label = f"{face.emotion}_{face.gender if face.gender == 'unsure' else face.label[-1]}"
+        gender = face.gender[0].upper() if face.gender in GENDERS else face.gender
+        label = f"{face.emotion}_{gender}"
         name = f"{float(row['seconds']):08.3f}s_track{face.track}_{label}"
         crop = crop_face(frame, face.box, face_input)
         seen = prepare_face(crop, face_input)

@@ -71,7 +71,7 @@ class Recipe:
     initial_weights : str
         Name of a network of the same architecture from whose weights training goes on
         (fine-tuning); empty for random ones.
-    auxiliary : tuple of {"age", "race", "votes"}
+    auxiliary : tuple of {"age", "race", "votes", "years"}
         Further outputs, see `utils.recipes.auxiliary`.
     seed : int
     renew_statistics : bool
