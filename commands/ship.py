@@ -78,7 +78,9 @@ def ship(run, accuracy):
         model = combine_outputs(model, weights, mean["tau"] * np.log(mean["prior"]))
     y_true, judged = _labels(run, y_true)
     y_true, probabilities = y_true[judged], probabilities[judged]
-    temperature = fit_temperature(y_true, probabilities)
+    # Where all are right, the likeliest temperature is zero, which few images cannot tell.
+    all_right = (probabilities.argmax(axis=1) == y_true).all()
+    temperature = 1.0 if all_right else fit_temperature(y_true, probabilities)
     threshold, share = choose_threshold(y_true, sharpen(probabilities, temperature), accuracy)
     calibrate(model, temperature)
     # Rounded up, the threshold could lie above the images it was chosen for.

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from utils.files import check_replaceable, encode_image, replaced_when_done
-from utils.preprocessing import EMOTIONS, GENDERS, crop_face, prepare_face, rescale
+from utils.preprocessing import crop_face, prepare_face, rescale
 from utils.realtime.webm import LARGEST_SIDE, WebmWriter
 
 LARGEST_SIDES = {".webm": LARGEST_SIDE, ".mp4": 8190}  # of a frame
@@ -25,17 +25,16 @@ FACE_COLUMNS = (
     *("seconds", "frame", "file", "track", "left", "top", "width", "height"),
     *("emotion", "emotion_confidence", "gender", "gender_confidence"),
 )
-CSV_COLUMNS = (*FACE_COLUMNS, *(f"p_{name}" for name in EMOTIONS + GENDERS))
 
 
 def csv_row(source, face):
-    """The row of a face in the frame that the source gave last, in the order of `CSV_COLUMNS`."""
+    """The row of a face in the frame that the source gave last: `FACE_COLUMNS`, probabilities."""
     emotion, gender = face.confidences
-    probabilities = {**face.emotion_probabilities, **face.gender_probabilities}
+    probabilities = face.emotion_probabilities | face.gender_probabilities
     return (
         *(f"{source.seconds:.3f}", source.number, source.file, face.track, *face.box),
         *(face.emotion, f"{emotion:.4f}", face.gender, f"{gender:.4f}"),
-        *(f"{probabilities.get(name, 0):.4f}" for name in EMOTIONS + GENDERS),
+        *(f"{probability:.4f}" for probability in probabilities.values()),
     )
 
 
@@ -68,7 +67,7 @@ class Recording:
 
 
 @contextmanager
-def recorder(source, video_path=None, csv_path=None, faces_folder=None, face_input=None):
+def recorder(source, video_path=None, csv_path=None, faces_folder=None, classifier=None):
     """Yield a `Recording`; what has no path is not kept.
 
     Video and faces are written by threads, so the loop need not wait. A film waits for them, and
@@ -81,8 +80,9 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, face_inp
     ----------
     source : utils.realtime.sources.FrameSource
     video_path, csv_path, faces_folder : path-like, optional
-    face_input : utils.preprocessing.FaceInput, optional
-        How the emotion network sees a face; needed for a folder of faces.
+    classifier : utils.realtime.faces.FaceClassifier, optional
+        Needed for a table, whose columns are its classes, and for faces as its emotion network
+        sees them.
 
     Raises
     ------
@@ -133,11 +133,14 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, face_inp
     with ExitStack() as stack:
         if csv_path:
             stack.enter_context(_kept(failures))
-            write_row = stack.enter_context(csv_writer(csv_path))
+            networks = classifier.emotion, classifier.gender
+            names = [f"p_{name}" for x in networks for name in x.contract.class_names]
+            write_row = stack.enter_context(csv_writer(csv_path, (*FACE_COLUMNS, *names)))
             recording._writers.append(keep_row)
         background = partial(_in_background, recording._failed, not source.live)
         if faces_folder:
             stack.enter_context(_kept(failures))
+            face_input = classifier.emotion.contract.face_input
             save = stack.enter_context(face_writer(table_of_faces, face_input))
             stack.enter_context(_kept(failures))  # the table of those that could be kept
             submit_face = stack.enter_context(background())
@@ -199,7 +202,7 @@ def _in_background(failed, patient):
 
 
 @contextmanager
-def csv_writer(path, columns=CSV_COLUMNS):
+def csv_writer(path, columns):
     """Yield a function that appends a row."""
     with replaced_when_done(path) as partial_path:
         # Each row goes to the disk at once; names of files need not be text.
