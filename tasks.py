@@ -3,6 +3,7 @@
     python tasks.py run     annotate the sample clip, or a camera: python tasks.py run --source 0
     python tasks.py test    run all tests and notebooks on the sample data
     python tasks.py lab     open JupyterLab
+    python tasks.py prepare FOLDER   make a data set of your own pictures, a folder for each class
     python tasks.py train   train a network by the recipe of one of our runs (--help lists them)
     python tasks.py ship    make a run of yours a network that the loop finds (--help says how)
     python tasks.py report  one HTML page from your finished runs
@@ -35,6 +36,7 @@ REST = "# ---"  # the line of requirements.txt after which comes what run does n
 COMMANDS = {
     "run": ["-m", "commands.run"],
     "test": ["-m", "pytest"],
+    "prepare": ["-m", "commands.prepare"],
     "train": ["-m", "commands.train"],
     "ship": ["-m", "commands.ship"],
     "report": ["-m", "commands.report"],

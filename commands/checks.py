@@ -107,7 +107,8 @@ def _check_probabilities(record):
 
 
 def _check_classes(record):
-    if others := [name for name in record.class_names if name not in CLASSES[record.dataset]]:
+    known = CLASSES.get(record.dataset, record.class_names)
+    if others := [name for name in record.class_names if name not in known]:
         yield f"{record.dataset} has no classes {', '.join(others)}"
 
 
@@ -193,7 +194,7 @@ def _callbacks(record, besides=()):
 
 def _check_images(record):
     data, said = record.made_of.get("data"), record.facts["train_images"]
-    if data and len(record.class_names) == len(CLASSES[record.dataset]):
+    if data and len(record.class_names) == len(CLASSES.get(record.dataset, record.class_names)):
         if said != (images := data["train"]["images"]):
             yield f"run.json says {said:,} training images, but its data have {images:,}"
 
@@ -317,6 +318,8 @@ def _ask_test_above_valid(record):
 
 
 def _ask_best_known(record):
+    if record.dataset not in BEST_KNOWN:
+        return
     what, best = BEST_KNOWN[record.dataset]
     if len(record.class_names) == len(CLASSES[record.dataset]) and record.test["accuracy"] > best:
         yield (

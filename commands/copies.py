@@ -160,6 +160,8 @@ def _alike(traces):
         if trace.has_own_start:
             groups[trace.dataset, trace.truth].append(number)
     for (dataset, _), group in groups.items():
+        if dataset not in AGREEMENT_OF_SEEDS:  # pictures of one's own
+            continue
         answers = np.stack([traces[number].answers for number in group])
         for place, one in enumerate(group[:-1]):
             shares = (answers[place + 1 :] == answers[place]).mean(axis=1)

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from utils import config
+from utils.data.own import MOST_CLASSES
 from utils.data.prepared import SPLITS
 from utils.evaluation import evaluate
 from utils.preprocessing import CLASSES
@@ -29,7 +30,6 @@ MAX_BYTES = {"run.json": 2**20, "history.csv": 2**20, "predictions.npz": 2**22}
 MAX_UNPACKED = 2**23  # of one array in predictions.npz
 MAX_COLUMNS = 200  # of history.csv
 MAX_DEPTH = 20  # of run.json
-KNOWN_CLASSES = [name for names in CLASSES.values() for name in names]
 SAMPLE_IMAGES = 100  # a run on fewer training images was made on the sample
 # As numpy writes them: the header of an array of numbers in an npz.
 NPY_HEADER = re.compile(
@@ -100,7 +100,7 @@ class RunRecord:
 
     @property
     def dataset(self):
-        """A key of `utils.preprocessing.CLASSES`."""
+        """A key of `utils.preprocessing.CLASSES`, or the name of one's own."""
         return self.batches["dataset"]
 
     @property
@@ -141,7 +141,7 @@ class RunRecord:
     @property
     def is_of_sample(self):
         """Whether it was trained on the drawn sample, whose numbers mean nothing."""
-        return self.facts["train_images"] < SAMPLE_IMAGES
+        return self.dataset in CLASSES and self.facts["train_images"] < SAMPLE_IMAGES
 
     def predictions(self, split, averaged=False):
         """Labels and probabilities of a split, as `utils.training.Run.predictions`."""
@@ -291,8 +291,8 @@ def _is_texts(value):
 
 
 def _are_classes(value):
-    known = _is_texts(value) and set(value) <= set(KNOWN_CLASSES)
-    return known and len(set(value)) == len(value) > 1
+    named = _is_texts(value) and all(0 < len(x) <= 255 for x in value)
+    return named and MOST_CLASSES >= len(set(value)) == len(value) > 1
 
 
 def _or_missing(kind):
@@ -311,10 +311,13 @@ def _are_splits(value):
 # Where it stands in run.json: what it must be, in a function and in words.
 BEGUN_FACTS = {
     "made_of epochs": (lambda x: _is_count(x) and x > 0, "a whole number above 0"),
-    "made_of batches dataset": (lambda x: _is_text(x) and x in CLASSES, f"one of {list(CLASSES)}"),
+    "made_of batches dataset": (
+        lambda x: _is_text(x) and (x in CLASSES or config.OWN_NAME.fullmatch(x)),
+        f"one of {list(CLASSES)} or the name of one's own",
+    ),
     "made_of batches split_name": (_is_text, "a text"),
     "made_of batches labels": (_is_text, "a text"),
-    "made_of batches classes": (_are_classes, f"some of {KNOWN_CLASSES}, each once"),
+    "made_of batches classes": (_are_classes, f"2 to {MOST_CLASSES} names, each once"),
     "made_of batches input": (lambda x: isinstance(x, dict), "the settings of a FaceInput"),
     "made_of data": (_or_missing(_are_splits), f"images and sha256 of {', '.join(SPLITS)}"),
     "made_of network": (lambda x: _is_texts(x) and x, "a line for each layer"),

@@ -77,6 +77,7 @@ def build_report(runs_dir, title):
         )
     records, failures = read_runs(runs_dir)
     references, runs = read_references(), list(records.values())
+    own = sorted({record.dataset for record in runs} - set(CLASSES))
     found = {record.name: check(record, references) for record in runs}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent), autoescape=True, trim_blocks=True
@@ -91,7 +92,7 @@ def build_report(runs_dir, title):
         unreadable={k: x for k, x in failures.items() if not isinstance(x, UnfinishedRun)},
         trials={x: _table(compare_with_report(TRIALS[x], records)) for x in TRIALS},
         runs_table=_table(tabulate(runs, found)) if runs else None,
-        data={name: _table(_data_table(name, runs)) for name in CLASSES},
+        data={x: _table(_data_table(x, runs)) for x in [*CLASSES, *own]},
         environments=_table(_environments(runs)) if runs else None,
         sections=[_section(x, reference_of(x, references), found[x.name]) for x in runs],
     )

@@ -95,7 +95,9 @@ def ship(run, accuracy):
         child_below = choose_child_age(*(faces[x].to_numpy() for x in ("right", "said", "age")))
         judged &= faces["said"].to_numpy() >= child_below  # of others it says no gender
     y_true, probabilities = y_true[judged], probabilities[judged]
-    temperature = fit_temperature(y_true, probabilities)
+    # Where all are right, the likeliest temperature is zero, which few images cannot tell.
+    all_right = (probabilities.argmax(axis=1) == y_true).all()
+    temperature = 1.0 if all_right else fit_temperature(y_true, probabilities)
     threshold, share = choose_threshold(y_true, sharpen(probabilities, temperature), accuracy)
     calibrate(model, temperature)
     model = join_age(model) if child_below else model

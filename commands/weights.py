@@ -39,7 +39,7 @@ def find_folder(text):
     FileNotFoundError
         If there is no such run.
     """
-    runs_dirs = sorted({config.runs_dir(dataset) for dataset in config.RAW_NAMES})
+    runs_dirs = config.runs_dirs()
     for folder in (Path(text), *(runs_dir / text for runs_dir in runs_dirs)):
         if any((folder / name).is_file() for name in FILES):
             return folder

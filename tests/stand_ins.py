@@ -128,8 +128,13 @@ def labeller(*answers):
     """A classifier that says 0.9 happy of each face, or these answers one after the other."""
     left = iter(answers)
     face_input = face_input_for("fer2013", 48, 48, "grey")
+    contracts = [
+        SimpleNamespace(face_input=face_input, class_names=names)
+        for names in (("happy", "sad"), GENDERS)
+    ]
     return SimpleNamespace(
-        emotion=SimpleNamespace(contract=SimpleNamespace(face_input=face_input)),
+        emotion=SimpleNamespace(contract=contracts[0]),
+        gender=SimpleNamespace(contract=contracts[1]),
         show_age=False,
         classify=lambda frame, boxes: [face_at(box, emotion=next(left, 0.9)) for box in boxes],
     )

@@ -50,8 +50,9 @@ def test_missing_raw_data_say_what_to_do(workspace):
 
 
 def test_nonsense_is_refused(workspace, monkeypatch):
-    with pytest.raises(ValueError, match="unknown data set 'mnist'"):
-        config.is_sample_run("mnist")
+    for name in ("../mine", "utkface2", "Raw", "", "a" * 41):
+        with pytest.raises(ValueError, match=f"unknown data set {name!r}, expected up to 40"):
+            config.is_sample_run(name)
     monkeypatch.setenv("FACELAB_SAMPLE", "yes")
     with pytest.raises(ValueError, match="'yes'"):
         config.is_sample_run("fer2013")
@@ -64,8 +65,7 @@ def test_git_keeps_what_is_ours_and_ignores_what_is_yours():
         git = ["git", "check-ignore", "--quiet", str(probe)]
         return subprocess.run(git, cwd=config.ROOT).returncode == 0
 
-    yours = {config.runs_dir(dataset) for dataset in config.RAW_NAMES} | {config.RUNS_DIR}
-    for folder in (*yours, config.REPORTS_DIR, config.REALTIME_DIR):
+    for folder in (*config.runs_dirs(), config.RUNS_DIR, config.REPORTS_DIR, config.REALTIME_DIR):
         assert ignored(folder), folder
     for folder in (config.REFERENCE_DIR, config.PRETRAINED_DIR):
         assert folder.is_dir() and not ignored(folder), folder

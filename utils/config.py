@@ -10,6 +10,7 @@ No other file knows a path. Two environment variables change what is found here:
 """
 
 import os
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,11 +37,17 @@ RAW_NAMES = {
     "utkface": ("UTKFace", "UTKFace.tar.gz", "UTKFace.tgz", "UTKFace.tar"),
 }
 WHERE_TO_GET = "data/README.md says where to get it"
+# Of a data set of one's own, whose folder lies beside those of the two.
+OWN_NAME = re.compile(r"(?i)(?!fer2013|utkface|raw|models|sample)[a-z0-9][a-z0-9_-]{0,39}")
+OWN_NAME_RULE = (
+    "expected up to 40 letters, digits, '_' and '-' that do not begin with fer2013, utkface, raw, "
+    "models or sample"
+)
 
 
 def _check_dataset(dataset):
-    if dataset not in RAW_NAMES:
-        raise ValueError(f"unknown data set {dataset!r}, expected one of {sorted(RAW_NAMES)}")
+    if dataset not in RAW_NAMES and not OWN_NAME.fullmatch(dataset):
+        raise ValueError(f"unknown data set {dataset!r}, {OWN_NAME_RULE}; or one of {[*RAW_NAMES]}")
 
 
 def _full_data_dir():
@@ -57,7 +64,9 @@ def is_sample_run(dataset):
 
     Parameters
     ----------
-    dataset : {"fer2013", "utkface"}
+    dataset : str
+        "fer2013", "utkface", or the name of one's own, which is kept beside the sample where that
+        is forced.
 
     Returns
     -------
@@ -66,13 +75,13 @@ def is_sample_run(dataset):
     Raises
     ------
     ValueError
-        If the data set is unknown or ``FACELAB_SAMPLE`` is neither 0 nor 1.
+        If that is no name for a data set, or ``FACELAB_SAMPLE`` is neither 0 nor 1.
     """
     _check_dataset(dataset)
     setting = os.environ.get("FACELAB_SAMPLE", "")
     if setting not in ("", "0", "1"):
         raise ValueError(f"FACELAB_SAMPLE is {setting!r}, expected 1 (sample), 0 (full) or unset")
-    if setting:
+    if setting or dataset not in RAW_NAMES:
         return setting == "1"
     full = _full_data_dir()
     return not ((full / dataset).exists() or _raw_candidates(full, dataset))
@@ -138,6 +147,11 @@ def output_dir(dataset):
 def runs_dir(dataset):
     """Folder of the training runs on `dataset`."""
     return output_dir(dataset) / "runs"
+
+
+def runs_dirs():
+    """All folders of runs: on the full data, on the sample, and on data of one's own."""
+    return sorted({runs_dir(dataset) for dataset in (*RAW_NAMES, "mine")})
 
 
 def banner(dataset):

@@ -104,7 +104,8 @@ def plot_confusion_matrix(matrix, class_names, normalise=False, ax=None):
         _, ax = plt.subplots(figsize=(1.5 + 0.7 * len(class_names),) * 2, layout="constrained")
     if normalise:
         matrix = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    display = ConfusionMatrixDisplay(matrix, display_labels=class_names)
+    names = [name.replace("$", r"\$") for name in class_names]  # which begins a formula
+    display = ConfusionMatrixDisplay(matrix, display_labels=names)
     display.plot(
         ax=ax,
         cmap="Blues",

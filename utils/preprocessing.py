@@ -66,10 +66,14 @@ class FaceInput:
 
 
 def face_input_for(dataset, height, width, colour):
-    """The `FaceInput` of a network trained on `dataset`: colour, crop and detail are its own."""
+    """The `FaceInput` of a network trained on `dataset`: colour, crop and detail are its own.
+
+    Pictures of one's own are cut as those of FER-2013, and may have any detail.
+    """
     if dataset == "fer2013" and colour == "rgb":
         colour = "grey_as_rgb"
-    return FaceInput(height, width, colour, **CROPS[dataset])
+    crop = CROPS.get(dataset) or CROPS["fer2013"] | {"detail": 0}
+    return FaceInput(height, width, colour, **crop)
 
 
 def crop_face(image, box, face_input):

@@ -536,7 +536,7 @@ def load_run(name):
     FileNotFoundError
         If there is none of that name, with the names there are.
     """
-    return _find(name, sorted({config.runs_dir(dataset) for dataset in config.RAW_NAMES}))
+    return _find(name, config.runs_dirs())
 
 
 def _find(name, folders):

@@ -4,6 +4,7 @@ from utils.data.fer import prepare_fer as prepare_fer
 from utils.data.ferplus import agreed as agreed
 from utils.data.ferplus import load_votes as load_votes
 from utils.data.ferplus import soften as soften
+from utils.data.own import prepare_own as prepare_own
 from utils.data.prepared import SPLITS as SPLITS
 from utils.data.prepared import audit as audit
 from utils.data.prepared import copies_of_training as copies_of_training

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from utils.data.prepared import PreparedDataset, load_images, load_prepared, rows_of
-from utils.preprocessing import CLASSES, FaceInput
+from utils.preprocessing import FaceInput
 
 AUGMENTATIONS = ("none", "flip", "strong", "heavy", "camera")
 # In 1, all layers of "strong" and more drew the same numbers, and contrast was only raised. In 2,
@@ -381,7 +381,8 @@ def load_batches(
 
     Parameters
     ----------
-    dataset : {"fer2013", "utkface"}
+    dataset : str
+        "fer2013", "utkface", or the name of one's own.
     split : {"train", "valid", "test"}
     face_input : FaceInput
         What the network wants to see.
@@ -410,7 +411,7 @@ def load_batches(
     """
     _check_augmentation(augmentation)
     prepared = load_prepared(dataset, split_name)
-    class_names = tuple(class_names or CLASSES[dataset])
+    class_names = tuple(class_names or prepared.class_names)
 
     @functools.cache
     def decode():

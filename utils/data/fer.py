@@ -90,13 +90,14 @@ def prepare_fer(source=None, destination=None):
         If the raw data are in a form that cannot be used, with what to use instead.
     """
     destination = destination or config.prepared_dir("fer2013")
-    prepared = load_unchanged(destination, source or config.find_raw("fer2013"))
+    source = source or config.find_raw("fer2013")
+    raw = source and state_of(source)
+    prepared = load_unchanged(destination, raw)
     if prepared:
         return prepared
     source = source or config.raw_path("fer2013")
-    raw = state_of(source)
     with replaced_when_done(destination, MARKER) as partial:
-        make_class_folders(partial, "fer2013")
+        make_class_folders(partial, EMOTIONS)
         found, labels, left_out = _write_images(source, partial)
         if not labels:
             refuse_unusable(source, left_out, EXPECTED)
@@ -109,7 +110,7 @@ def prepare_fer(source=None, destination=None):
             found=found,
             labels=labels,
             left_out=pd.DataFrame(left_out, columns=LEFT_OUT_COLUMNS),
-            notes=notes + empty_classes(labels, "fer2013"),
+            notes=notes + empty_classes(labels, EMOTIONS),
             raw=raw,
         )
         save_tables(prepared, partial)

@@ -11,7 +11,6 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from utils import config
-from utils.data.raw import state_of
 from utils.files import read_image, read_json, read_table, write_json
 from utils.preprocessing import CLASSES, face_input_for, prepare_face
 
@@ -30,7 +29,8 @@ class PreparedDataset:
     folder : pathlib.Path
         Holds ``train/ valid/ test/`` x class names, ``labels.csv``, ``left_out.csv`` and
         ``prepared.json``.
-    dataset : {"fer2013", "utkface"}
+    dataset : str
+        "fer2013", "utkface", or the name of one's own.
     source : str
         Name of the raw file or folder.
     found : int
@@ -66,19 +66,24 @@ class PreparedDataset:
             )
 
     @property
+    def class_names(self):
+        """All classes, in the order of their indices: tuple of str."""
+        return CLASSES.get(self.dataset) or tuple(sorted(set(self.labels["label"])))
+
+    @property
     def counts(self):
         """Images per split and class, with sums."""
         table = pd.crosstab(self.labels["split"], self.labels["label"])
-        table = table.reindex(index=list(SPLITS), columns=list(CLASSES[self.dataset]), fill_value=0)
+        table = table.reindex(index=list(SPLITS), columns=list(self.class_names), fill_value=0)
         table["all"] = table.sum(axis="columns")
         table.loc["all"] = table.sum()
         return table
 
 
-def make_class_folders(folder, dataset):
-    """Make an empty folder for each split and class of `dataset`."""
+def make_class_folders(folder, class_names):
+    """Make an empty folder for each split and class."""
     for split in SPLITS:
-        for name in CLASSES[dataset]:
+        for name in class_names:
             (folder / split / name).mkdir(parents=True)
 
 
@@ -104,11 +109,11 @@ def refuse_unusable(source, left_out, expected):
     )
 
 
-def empty_classes(labels, dataset):
-    """Notes on classes of a data set of which a split has no image: tuple of str."""
+def empty_classes(labels, class_names):
+    """Notes on classes of which a split has no image: tuple of str."""
     there = set(zip(labels["split"], labels["label"]))
     empty = {
-        split: [name for name in CLASSES[dataset] if (split, name) not in there] for split in SPLITS
+        split: [name for name in class_names if (split, name) not in there] for split in SPLITS
     }
     return tuple(
         f"No images of {', '.join(names)} in the {split} split: a network cannot learn or be "
@@ -136,7 +141,7 @@ def save_tables(prepared, folder):
     read_prepared(folder)  # which counts again
 
 
-def load_unchanged(folder, source, seed=0):
+def load_unchanged(folder, raw, seed=0):
     """Read what was prepared in a folder, if it was from these raw data and with this seed.
 
     What was prepared from another copy stays until it is replaced, and a line says so.
@@ -144,8 +149,8 @@ def load_unchanged(folder, source, seed=0):
     Parameters
     ----------
     folder : pathlib.Path
-    source : pathlib.Path or None
-        Raw file or folder; None where there is none any more.
+    raw : list or None
+        See `utils.data.raw.state_of`; None where there are no raw data any more.
     seed : int
 
     Returns
@@ -161,13 +166,13 @@ def load_unchanged(folder, source, seed=0):
         return None
     if not (folder / MARKER).is_file():
         raise ValueError(
-            f"{folder} was not written by the notebooks, and prepared data belong there: if it "
+            f"{folder} was not written by this project, and prepared data belong there: if it "
             f"holds raw data, move it to {folder.parent / 'raw'}"
         )
     prepared = read_prepared(folder)
-    if prepared.seed == seed and (source is None or prepared.raw == state_of(source)):
+    if prepared.seed == seed and raw in (None, prepared.raw):
         return prepared
-    print(f"{folder.name} was prepared from other raw data or with another seed: it is made anew")
+    print(f"{folder.name} was prepared from other raw data or in another way: it is made anew")
     return None
 
 
@@ -176,7 +181,8 @@ def load_prepared(dataset, split_name="default"):
 
     Parameters
     ----------
-    dataset : {"fer2013", "utkface"}
+    dataset : str
+        "fer2013", "utkface", or the name of one's own.
     split_name : str
         ``"default"``, or ``"report"`` for the report's split of UTKFace.
 
@@ -187,13 +193,11 @@ def load_prepared(dataset, split_name="default"):
     Raises
     ------
     FileNotFoundError
-        If it was not prepared yet, with the notebook that does it.
+        If it was not prepared yet, with the notebook or command that does it.
     """
     folder = config.prepared_dir(dataset, split_name)
     if not (folder / MARKER).is_file():
-        raise FileNotFoundError(
-            f"{folder} is not prepared: run notebooks/{NOTEBOOKS[dataset]}.ipynb first"
-        )
+        raise FileNotFoundError(f"{folder} is not prepared: run {_preparation(folder)} first")
     return read_prepared(folder)
 
 
@@ -207,9 +211,9 @@ def read_prepared(folder):
     """
     advice = _again(folder)
     facts = read_json(folder / MARKER, advice, ("dataset", "source", "found", "notes", "seed"))
-    as_text = {"keep_default_na": False}  # a file may be called NA
+    as_text = {"keep_default_na": False}  # a file may be called NA, and a class 7
     columns = ("file", "split", "label", "item", "sha256")
-    labels = read_table(folder / "labels.csv", advice, columns, **as_text)
+    labels = read_table(folder / "labels.csv", advice, columns, dtype={"label": str}, **as_text)
     left_out = read_table(folder / "left_out.csv", advice, LEFT_OUT_COLUMNS, dtype=str, **as_text)
     return PreparedDataset(
         folder=folder,
@@ -225,8 +229,15 @@ def read_prepared(folder):
 
 
 def _again(folder):
-    notebook = NOTEBOOKS["utkface" if "utkface" in folder.name else "fer2013"]
-    return f"delete {folder} and run notebooks/{notebook}.ipynb again"
+    return f"delete {folder} and run {_preparation(folder)} again"
+
+
+def _preparation(folder):
+    """What prepares a data set, by the name of its folder."""
+    for dataset, notebook in NOTEBOOKS.items():
+        if folder.name.startswith(dataset):
+            return f"notebooks/{notebook}.ipynb"
+    return f"python tasks.py prepare FOLDER --name {folder.name}"
 
 
 def rows_of(prepared, split, class_names=None):
@@ -251,7 +262,7 @@ def rows_of(prepared, split, class_names=None):
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, expected one of {SPLITS}")
-    known = CLASSES[prepared.dataset]
+    known = prepared.class_names
     class_names = tuple(class_names or known)
     unknown = set(class_names) - set(known)
     if unknown:
@@ -261,11 +272,11 @@ def rows_of(prepared, split, class_names=None):
 
 
 def load_split(dataset, split, face_input, class_names=None, split_name="default"):
-    """Decode the images of one split of a data set that notebook 01 or 02 has prepared.
+    """Decode the images of one split of a data set that was prepared.
 
     Parameters
     ----------
-    dataset : {"fer2013", "utkface"}
+    dataset : str
     split, face_input, class_names
         See `load_images`.
     split_name : str
@@ -306,7 +317,7 @@ def load_images(prepared, split, face_input, class_names=None):
         If the split or a class is unknown.
     """
     rows = rows_of(prepared, split, class_names)
-    class_names = list(class_names or CLASSES[prepared.dataset])
+    class_names = list(class_names or prepared.class_names)
     y_true = rows["label"].map(class_names.index).to_numpy(np.int64)
     files = [prepared.folder / file for file in rows["file"]]
     missing = sum(not path.is_file() for path in files)

@@ -68,11 +68,12 @@ def prepare_utk(split_name="default", seed=0, source=None, destination=None):
     if split_name not in SPLIT_SIZES:
         raise ValueError(f"split_name is {split_name!r}, expected one of {sorted(SPLIT_SIZES)}")
     destination = destination or config.prepared_dir("utkface", split_name)
-    prepared = load_unchanged(destination, source or config.find_raw("utkface"), seed)
+    source = source or config.find_raw("utkface")
+    raw = source and state_of(source)
+    prepared = load_unchanged(destination, raw, seed)
     if prepared:
         return prepared
     source = source or config.raw_path("utkface")
-    raw = state_of(source)
     found, labels, left_out = _read_labels(source)
     if not labels:
         refuse_unusable(source, left_out, "names such as 25_1_0_20170116174525125.jpg.chip.jpg")
@@ -123,7 +124,7 @@ def _note_on_sizes(is_crop):
 
 def _copy(source, targets, folder):
     """Copy files of a folder or tar: dict of item to name below `folder`."""
-    make_class_folders(folder, "utkface")
+    make_class_folders(folder, GENDERS)
     for item, content, _ in tqdm(files_in(source), desc=f"copy {source.name}", leave=False):
         if item in targets and content is not None:
             (folder / targets.pop(item)).write_bytes(content)

@@ -130,7 +130,6 @@ def networks():
     as ``my_<name>``.
     """
     ours = {path.stem: path for path in sorted(config.PRETRAINED_DIR.glob("*.npz"))}
-    folders = sorted({config.runs_dir(dataset) for dataset in config.RAW_NAMES})
-    yours = [path for x in folders for path in sorted(x.glob(f"*/{SHIPPED_NAME}"))]
+    yours = [path for x in config.runs_dirs() for path in sorted(x.glob(f"*/{SHIPPED_NAME}"))]
     names = [("my_" * (path.parent.name in ours)) + path.parent.name for path in yours]
     return dict(zip(names, yours)) | ours

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import unicodedata
 from functools import lru_cache
 from math import ceil, log
 from typing import NamedTuple
@@ -199,7 +200,12 @@ def _beside(text, sides, top, plate, picture_width, taken):
 
 @lru_cache(maxsize=4096)
 def _text_width(text, plate):
-    return sum(_advance(character, plate) for character in text) + 2 * (plate // 5)
+    return sum(_advance(x, plate) for x in _drawable(text)) + 2 * (plate // 5)
+
+
+def _drawable(text):
+    """The same in the letters that OpenCV has: without accents."""
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
 
 
 def _advance(character, plate):
@@ -223,7 +229,7 @@ def _write(picture, label, colour=TEXT_COLOUR, plate_colour=BOX_COLOUR):
     left, top, right, bottom = _edges(label)
     cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), plate_colour, -1)
     left += label.height // 5
-    for character in label.text:
+    for character in _drawable(label.text):
         glyph = _glyph(character, label.height, colour, plate_colour)
         picture[top:bottom, left : left + glyph.shape[1]] = glyph
         left += glyph.shape[1]

@@ -7,7 +7,7 @@ import numpy as np
 
 from utils.networks.contract import find_network, networks
 from utils.networks.litert import load_litert
-from utils.preprocessing import EMOTIONS, GENDERS, crop_face, prepare_face
+from utils.preprocessing import GENDERS, crop_face, prepare_face
 
 DEFAULT_EMOTION_MODEL = "emotion_ferplus"
 DEFAULT_GENDER_MODEL = "gender_utk_64"
@@ -70,7 +70,7 @@ class Face:
         """
         gender = {UNSURE: "?", CHILD: CHILD}.get(self.gender, self.gender[0].upper())
         age = f", {self.age:.0f}" if self.show_age else ""
-        return f"{self.emotion.capitalize()}, {gender}{age}"
+        return f"{self.emotion[0].upper()}{self.emotion[1:]}, {gender}{age}"
 
     @property
     def caption(self):
@@ -85,7 +85,7 @@ class Face:
 
 
 class FaceClassifier:
-    """Both networks.
+    """Both networks; the one for emotion may have classes of one's own.
 
     Taught in notebooks/05_realtime.ipynb.
 
@@ -110,11 +110,14 @@ class FaceClassifier:
 
     def __init__(self, emotion=DEFAULT_EMOTION_MODEL, gender=DEFAULT_GENDER_MODEL, show_age=False):
         self.emotion, self.gender = _Network(emotion), _Network(gender)
-        for network, known in ((self.emotion, EMOTIONS), (self.gender, GENDERS)):
-            if not set(network.contract.class_names) <= set(known):
+        for network, fits, wanted in (
+            (self.emotion, set(GENDERS).isdisjoint, "none"),
+            (self.gender, set(GENDERS).issuperset, "some"),
+        ):
+            if not fits(network.contract.class_names):
                 raise ValueError(
                     f"{network.contract.trained_on} has the classes "
-                    f"{network.contract.class_names}, expected some of {known}"
+                    f"{network.contract.class_names}, expected {wanted} of {GENDERS} here"
                 )
         if show_age and not self.gender.contract.child_below:
             raise ValueError(

@@ -116,9 +116,8 @@ def run(
         if budget is None and (source.live or show is not None):
             budget = BUDGET
         engine = Engine(classifier, detector, budget, smoothing, source.film)
-        face_input = faces_folder and classifier.emotion.contract.face_input
         paths = video_path, csv_path, faces_folder
-        recording = stack.enter_context(recorder(source, *paths, face_input, classifier.show_age))
+        recording = stack.enter_context(recorder(source, *paths, classifier))
         total = source.num_frames or max_frames
         # A log file has no use for a bar, and a notebook shows pictures instead.
         bar = tqdm(source, desc=source.name, total=total, unit="frame", leave=False, disable=None)

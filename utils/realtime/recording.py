@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from utils.files import check_replaceable, encode_image, replaced_when_done
-from utils.preprocessing import EMOTIONS, GENDERS, crop_face, prepare_face, rescale
+from utils.preprocessing import GENDERS, crop_face, prepare_face, rescale
 from utils.realtime.webm import LARGEST_SIDE, WebmWriter
 
 LARGEST_SIDES = {".webm": LARGEST_SIDE, ".mp4": 8190}  # of a frame
@@ -25,17 +25,16 @@ FACE_COLUMNS = (
     *("seconds", "frame", "file", "track", "left", "top", "width", "height"),
     *("emotion", "emotion_confidence", "gender", "gender_confidence"),
 )
-CSV_COLUMNS = (*FACE_COLUMNS, *(f"p_{name}" for name in EMOTIONS + GENDERS))
 
 
 def csv_row(source, face):
-    """The row of a face in the frame that the source gave last: `CSV_COLUMNS`, age if shown."""
+    """The row of a face in the last frame: `FACE_COLUMNS`, probabilities, age if it is shown."""
     emotion, gender = face.confidences
-    probabilities = {**face.emotion_probabilities, **face.gender_probabilities}
+    probabilities = face.emotion_probabilities | face.gender_probabilities
     return (
         *(f"{source.seconds:.3f}", source.number, source.file, face.track, *face.box),
         *(face.emotion, f"{emotion:.4f}", face.gender, f"{gender:.4f}"),
-        *(f"{probabilities.get(name, 0):.4f}" for name in EMOTIONS + GENDERS),
+        *(f"{probability:.4f}" for probability in probabilities.values()),
         *([f"{face.age:.1f}"] if face.show_age else []),
     )
 
@@ -69,9 +68,7 @@ class Recording:
 
 
 @contextmanager
-def recorder(
-    source, video_path=None, csv_path=None, faces_folder=None, face_input=None, with_age=False
-):
+def recorder(source, video_path=None, csv_path=None, faces_folder=None, classifier=None):
     """Yield a `Recording`; what has no path is not kept.
 
     Video and faces are written by threads, so the loop need not wait. A film waits for them, and
@@ -84,10 +81,9 @@ def recorder(
     ----------
     source : utils.realtime.sources.FrameSource
     video_path, csv_path, faces_folder : path-like, optional
-    face_input : utils.preprocessing.FaceInput, optional
-        How the emotion network sees a face; needed for a folder of faces.
-    with_age : bool
-        Whether the table has a column for the age, as faces that show it do.
+    classifier : utils.realtime.faces.FaceClassifier, optional
+        Needed for a table, whose columns are its classes, and for faces as its emotion network
+        sees them.
 
     Raises
     ------
@@ -137,13 +133,16 @@ def recorder(
     # The table ends last: what the video took on a full disk is free again by then.
     with ExitStack() as stack:
         if csv_path:
-            columns = CSV_COLUMNS + ("age",) * with_age
             stack.enter_context(_kept(failures))
+            networks = classifier.emotion, classifier.gender
+            names = [f"p_{name}" for x in networks for name in x.contract.class_names]
+            columns = (*FACE_COLUMNS, *names, *["age"] * classifier.show_age)
             write_row = stack.enter_context(csv_writer(csv_path, columns))
             recording._writers.append(keep_row)
         background = partial(_in_background, recording._failed, not source.live)
         if faces_folder:
             stack.enter_context(_kept(failures))
+            face_input = classifier.emotion.contract.face_input
             save = stack.enter_context(face_writer(table_of_faces, face_input))
             stack.enter_context(_kept(failures))  # the table of those that could be kept
             submit_face = stack.enter_context(background())

@@ -1,0 +1,165 @@
+"""Pictures of one's own, a folder for each class -> train/ valid/ test/ x these classes."""
+
+import re
+from hashlib import sha256
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from utils import config
+from utils.data.fer import TO_SPLIT
+from utils.data.prepared import (
+    LEFT_OUT_COLUMNS,
+    MARKER,
+    SPLITS,
+    PreparedDataset,
+    empty_classes,
+    load_unchanged,
+    make_class_folders,
+    save_tables,
+)
+from utils.data.raw import files_in, printable, state_of
+from utils.files import decode_image, encode_image, replaced_when_done
+from utils.preprocessing import crop_face, face_input_for, rescale
+
+SIDE = 200  # pixels, the larger one of what is kept: no network of the project sees more
+SHARES = (5 / 7, 1 / 7, 1 / 7)  # of `SPLITS`, in each class
+LEAST_PICTURES, LEAST_PERSONS, MOST_CLASSES = 7, 3, 50
+PERSON = re.compile(r"(.*?)[\s_.(-]*\d+\D*")
+
+
+def prepare_own(source, name="mine", detector=None, seed=0):
+    """Prepare pictures of one's own, or load their tables when that was done before.
+
+    A folder for each class, with pictures of any form and size; they are only read. A picture that
+    comes again, pixel by pixel, is left out. Persons are known by the names of the files, up to
+    the last number: ``anna_01.jpg``, ``anna-2.png`` and ``anna (3).jpg`` show one. All pictures of
+    a person go to one split, if each class shows three persons or more, and these have two pictures
+    or more on average. Otherwise pictures are drawn one by one, and a note says so.
+
+    Parameters
+    ----------
+    source : pathlib.Path
+        Folder of the class folders.
+    name : str
+        Of the data set, see `utils.config.OWN_NAME`.
+    detector : object with ``detect(frame)``, optional
+        See `utils.realtime.detection`. The face in each picture is cut out as the loop cuts it; a
+        picture with several is left out. None: each picture is a face.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    PreparedDataset
+        `labels` has the columns file, split, label, person, item, sha256 (of the pixels).
+
+    Raises
+    ------
+    ValueError
+        If the name is none, there are no class folders, or a class has too few pictures.
+    """
+    if not config.OWN_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name for your own pictures: {config.OWN_NAME_RULE}")
+    destination, class_names = config.prepared_dir(name), _class_folders(source)
+    raw = [*state_of(source), type(detector).__name__]
+    prepared = load_unchanged(destination, raw, seed)
+    if prepared:
+        return prepared
+    with replaced_when_done(destination, MARKER) as partial:
+        make_class_folders(partial, class_names)
+        found, rows, left_out = _write_faces(source, class_names, partial, detector)
+        labels = pd.DataFrame(rows, columns=["file", "split", "label", "person", "item", "sha256"])
+        counts = labels["label"].value_counts().reindex(class_names, fill_value=0)
+        if counts.min() < LEAST_PICTURES:
+            why = pd.Series([reason for _, reason in left_out], dtype=str).mode()
+            raise ValueError(
+                f"{source / counts.idxmin()} has {counts.min()} different pictures that can be "
+                f"used, expected at least {LEAST_PICTURES} in each class folder; {len(left_out)} "
+                f"files of {source.name} were left out{''.join(f', most as: {x}' for x in why[:1])}"
+            )
+        labels["split"], note = _draw_splits(labels, seed)
+        files = labels["split"] + "/" + labels["label"] + "/" + labels["file"]
+        for old, new in zip(labels["file"], files):
+            (partial / old).rename(partial / new)
+        prepared = PreparedDataset(
+            folder=destination,
+            dataset=name,
+            source=source.name,
+            found=found,
+            labels=labels.assign(file=files),
+            left_out=pd.DataFrame(left_out, columns=LEFT_OUT_COLUMNS),
+            notes=(note, *empty_classes(labels, class_names)),
+            seed=seed,
+            raw=raw,
+        )
+        save_tables(prepared, partial)
+    return prepared
+
+
+def _class_folders(source):
+    """Names of the class folders; what begins with a dot is of the system."""
+    if not source.is_dir():
+        raise ValueError(f"{source} is no folder: give one that holds a folder for each class")
+    folders = [x.name for x in source.iterdir() if x.is_dir() and not x.name.startswith(".")]
+    names = sorted(map(printable, folders))
+    if not 2 <= len(names) <= MOST_CLASSES or {name.lower() for name in names} <= set(TO_SPLIT):
+        raise ValueError(
+            f"{source} holds {len(names)} folders ({', '.join(names[:5])}), expected 2 to "
+            f"{MOST_CLASSES}, one for each class, as {source.name}/mask and {source.name}/no mask; "
+            "if it holds the splits train and test, give one of these"
+        )
+    return names
+
+
+def _write_faces(source, class_names, folder, detector):
+    """Write what can be used as PNG; return how much was found, rows of labels, rows left out."""
+    found, labels, left_out, seen = 0, [], [], {}
+    for item, content, reason in tqdm(files_in(source), desc=source.name, leave=False):
+        (label, *below), file, found = item.split("/"), f"{found:05d}.png", found + 1
+        try:
+            if reason or not below or label not in class_names:
+                raise ValueError(reason or "not in a class folder")
+            face = _face_in(decode_image(content), detector)
+            digest = sha256(face.tobytes()).hexdigest()
+            if seen.setdefault(digest, item) != item:
+                there = seen[digest].split("/")[0]
+                raise ValueError(f"the same picture again{f', also in {there}' * (there != label)}")
+        except ValueError as error:
+            left_out.append((item, str(error)))
+            continue
+        (folder / file).write_bytes(encode_image(face))
+        person = PERSON.fullmatch(below[-1].rpartition(".")[0])
+        labels.append((file, "", label, person[1].lower() if person else "", item, digest))
+    return found, labels, left_out
+
+
+def _face_in(picture, detector):
+    if detector:
+        boxes = detector.detect(picture)
+        if len(boxes) != 1:
+            raise ValueError(f"{len(boxes)} faces were found in it, expected one")
+        picture = crop_face(picture, boxes[0], face_input_for("mine", SIDE, SIDE, "rgb"))
+    return rescale(picture, min(1, SIDE / max(picture.shape[:2])))
+
+
+def _draw_splits(labels, seed):
+    """Split of each picture, and a note on how it was drawn."""
+    named = labels["person"] != ""
+    number = labels.loc[named, "person"].nunique()
+    groups = labels["person"].where(named, labels["item"])
+    counts = pd.crosstab(groups, labels["label"])
+    if 0 < 2 * number <= len(labels) and (counts > 0).sum().min() >= LEAST_PERSONS:
+        # Of many draws the one that leaves no class out, and is nearest to the shares of each.
+        draws = np.random.default_rng(seed).choice(len(SPLITS), (1000, len(counts)), p=SHARES)
+        drawn = [np.eye(len(SPLITS))[x].T @ counts.to_numpy() for x in draws]
+        wanted = np.outer(SHARES, counts.sum())
+        faults = [((x == 0).sum(), abs(x / wanted - 1).max()) for x in drawn]
+        splits = dict(zip(counts.index, np.array(SPLITS)[draws[faults.index(min(faults))]]))
+        return groups.map(splits), f"Split by person: {number}, as the names of the files say."
+    turns = labels.sample(frac=1, random_state=seed).groupby("label").cumcount() % LEAST_PICTURES
+    return turns.map({0: "valid", 1: "test"}).fillna("train"), (
+        "Split picture by picture, as the names of the files do not tell persons apart: a face may "
+        "be in several splits, and figures say little about other people."
+    )
