@@ -4,6 +4,7 @@
     python tasks.py test    run all tests and notebooks on the sample data
     python tasks.py lab     open JupyterLab
     python tasks.py train   train a network by the recipe of one of our runs (--help lists them)
+    python tasks.py tune NAME   search a recipe's learning rate and dropout, on as many machines
     python tasks.py ship    make a run of yours a network that the loop finds (--help says how)
     python tasks.py report  one HTML page from your finished runs
     python tasks.py submit --name NAME   one zip to hand in: page, notebooks, runs, answers
@@ -36,6 +37,7 @@ COMMANDS = {
     "run": ["-m", "commands.run"],
     "test": ["-m", "pytest"],
     "train": ["-m", "commands.train"],
+    "tune": ["-m", "commands.tune"],
     "ship": ["-m", "commands.ship"],
     "report": ["-m", "commands.report"],
     "submit": ["-m", "commands.submit"],
