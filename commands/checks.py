@@ -234,7 +234,7 @@ def _check_accuracy(record):
     """An epoch's validation accuracy was measured on the same images as the predictions."""
     optimizer, precision = record.made_of["optimizer"], record.made_of["precision"]
     other_weights = isinstance(optimizer, dict) and optimizer.get("use_ema")
-    if other_weights or _callbacks(record, ["EarlyStopping"]):
+    if other_weights or _callbacks(record, ["EarlyStopping", "StopBadTrial"]):
         return  # what was kept are not the weights that were measured
     if "val_accuracy" not in record.history:  # compiled with another metric
         return

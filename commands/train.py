@@ -6,43 +6,78 @@ python tasks.py train --help
 import argparse
 import os
 import sys
-from dataclasses import replace
 
 from utils import config
-from utils.recipes.recipe import Recipe, train_recipe
+from utils.recipes.recipe import Recipe, set_fields, train_recipe
 from utils.training import load_runs
 
 
-def main(arguments=None):
-    """Train the recipe of a reference, as a run of one's own."""
+def add_recipe_options(parser):
+    """Options that name one of our runs, change its recipe and say how to compute.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Gets reference, settings (see `utils.recipes.recipe.set_fields`) and bfloat16.
+
+    Returns
+    -------
+    dict of str to utils.training.Run
+        Our runs.
+    """
     references, _ = load_runs(config.REFERENCE_DIR)
-    parser = argparse.ArgumentParser(
-        prog="python tasks.py train",
-        description="Trains a network as one of our runs was trained, or with a change. The run "
-        "is yours, in outputs/runs; an interrupted one goes on when the same command comes again.",
-    )
     parser.add_argument(
         "reference", choices=references, metavar="NAME", help=f"one of {', '.join(references)}"
     )
-    parser.add_argument("--as", dest="name", help="name of your run; default: the same")
-    parser.add_argument("--epochs", type=int, help="instead of the reference's")
-    parser.add_argument("--seed", type=int, help="of all that is random, instead of 0")
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="instead of the reference's, for instance learning_rate=0.02 or, of its network, "
+        "arguments.dropout=0.5; may be repeated; a wrong one lists what there is",
+    )
+    for field, meaning in {"epochs": "how many", "seed": "of all that is random"}.items():
+        parser.add_argument(
+            f"--{field}",
+            dest="settings",
+            action="append",
+            type=f"{field}={{}}".format,
+            metavar="N",
+            help=f"{meaning}: short for --set {field}=N",
+        )
     parser.add_argument(
         "--bfloat16",
         action="store_true",
         help="compute in bfloat16: faster on processors with AMX and on newer GPUs",
     )
+    return references
+
+
+def refuse_sample(dataset):
+    """Say which data are read; FileNotFoundError where it is the sample, unasked."""
+    print(config.banner(dataset))
+    if config.is_sample_run(dataset) and os.environ.get("FACELAB_SAMPLE") != "1":
+        raise FileNotFoundError(
+            f"there is no full {dataset} ({config.WHERE_TO_GET}); FACELAB_SAMPLE=1 "
+            "trains on the drawn sample, which teaches nothing"
+        )
+
+
+def main(arguments=None):
+    """Train the recipe of a reference, as a run of one's own."""
+    parser = argparse.ArgumentParser(
+        prog="python tasks.py train",
+        description="Trains a network as one of our runs was trained, or with a change. The run "
+        "is yours, in outputs/runs; an interrupted one goes on when the same command comes again.",
+    )
+    references = add_recipe_options(parser)
+    parser.add_argument("--as", dest="name", help="name of your run; default: the same")
     options = parser.parse_args(arguments)
-    recipe = Recipe.of_reference(references[options.reference])
-    changes = {"epochs": options.epochs, "seed": options.seed}
-    recipe = replace(recipe, **{key: x for key, x in changes.items() if x is not None})
-    print(config.banner(recipe.dataset))
     try:
-        if config.is_sample_run(recipe.dataset) and os.environ.get("FACELAB_SAMPLE") != "1":
-            raise FileNotFoundError(
-                f"there is no full {recipe.dataset} ({config.WHERE_TO_GET}); FACELAB_SAMPLE=1 "
-                "trains on the drawn sample, which teaches nothing"
-            )
+        recipe = set_fields(Recipe.of_reference(references[options.reference]), options.settings)
+        refuse_sample(recipe.dataset)
         run = train_recipe(recipe, options.name or options.reference, options.bfloat16)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)

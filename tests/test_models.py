@@ -156,6 +156,17 @@ def test_parts_of_the_compact_network_can_be_left_out():
     assert "LayerNormalization" not in kinds(normalize_images=False)
 
 
+def test_early_dropout_stands_before_the_first_pooling_or_is_not_there():
+    def kinds(**arguments):
+        model = BUILDERS["final"](GREY, 7, (8,), (0.5,), **arguments)
+        return [type(layer).__name__ for layer in model.layers]
+
+    first = ["InputLayer", "Rescaling", "Conv2D", "Conv2D"]
+    rest = kinds()[4:]
+    assert rest[:2] == ["BatchNormalization", "MaxPooling2D"] and rest.count("Dropout") == 2
+    assert kinds(early_dropout=0.2) == [*first, "Dropout", *rest]
+
+
 def test_a_stem_adds_its_convolution_only():
     def count(**arguments):
         return sum(count_parameters(BUILDERS["compact"](GREY, 7, widths=[8], **arguments)))

@@ -1,3 +1,4 @@
+import re
 import shutil
 from dataclasses import asdict, replace
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ from utils.recipes.auxiliary import (
     build_loss,
     split_columns,
 )
-from utils.recipes.recipe import Recipe, build, compile_model, train_recipe
+from utils.recipes.recipe import Recipe, build, compile_model, set_fields, train_recipe
 from utils.recipes.statistics import renew_statistics
 from utils.recipes.teachers import ask_teachers
 from utils.training import DEPENDS_ON_COPY, Run, load_runs, train
@@ -530,12 +531,14 @@ def test_the_command_trains_a_reference_s_recipe_as_yours(prepared_workspace, ca
     recipe = {key: value for key, value in asdict(SMALL).items() if key != "seed"}
     ours = write_reference("small", recipe)
     before = sha256_of(ours.folder / "run.json")
-    assert command.main(["small", "--as", "mine", "--epochs", "2", "--seed", "7"]) == 0
+    options = ["--epochs", "2", "--seed", "7", "--set", "batch_size=9"]
+    assert command.main(["small", "--as", "mine", *options]) == 0
     run = Run(config.RUNS_DIR / "mine")
     printed = capsys.readouterr().out
     assert f"run: {run.folder}" in printed and "full data (fer2013)" in printed
     assert run.is_finished and run.epochs == 2
-    assert run.facts["made_of"]["batches"]["seed"] == 7
+    batches = run.facts["made_of"]["batches"]
+    assert (batches["seed"], batches["batch_size"]) == (7, 9)
     assert run.facts["made_of"]["network"] == describe_network(SMALL)
     assert command.main(["small"]) == 0
     assert Run(config.RUNS_DIR / "small").epochs == 1
@@ -546,6 +549,35 @@ def test_the_command_trains_a_reference_s_recipe_as_yours(prepared_workspace, ca
     with pytest.raises(SystemExit):
         command.main(["--help"])
     assert "one of small" in capsys.readouterr().out
+
+
+def test_any_plain_field_is_set_by_a_text_of_its_type(workspace, capsys):
+    settings = ("learning_rate=0.02", "optimizer=sgd", "patient=true", "teachers=a,b", "epochs=3")
+    settings += ("arguments.widths=8,16", "arguments.dropout=0.5", "arguments.squeeze=false")
+    expected = {"learning_rate": 0.02, "optimizer": "sgd", "patient": True, "teachers": ("a", "b")}
+    arguments = {"widths": (8, 16), "dropout": 0.5, "squeeze": False}
+    assert set_fields(SMALL, settings) == replace(SMALL, **expected, epochs=3, arguments=arguments)
+    # Another architecture begins with its own defaults, and has arguments of its own.
+    final = set_fields(SMALL, ["architecture=final", "arguments.dense_dropout=0.1,0.2,0"])
+    assert (final.architecture, final.arguments) == ("final", {"dense_dropout": (0.1, 0.2, 0)})
+
+    write_reference("small", asdict(SMALL))
+    for setting, said in (
+        ("depth=3", "'depth' is nothing that can be set for .*'compact'.*mixup.*arguments.widths"),
+        ("arguments.l2=0", "'arguments.l2' is nothing that can be set"),
+        ("arguments=x", "'arguments' is nothing that can be set"),
+        ("learning_rate=fast", "learning_rate cannot be 'fast', expected a number"),
+        ("learning_rate", "learning_rate cannot be '', expected a number"),
+        ("learning_rate=nan", "learning_rate cannot be nan, expected 0 or more"),
+        ("batch_size=0", "batch_size cannot be 0, expected 1 or more"),
+        ("arguments.widths=8,x", "arguments.widths cannot be 'x', expected a whole number"),
+        ("optimizer=rmsprop", "optimizer cannot be 'rmsprop', expected one of adam, sgd"),
+        ("patient=yes", "patient cannot be 'yes', expected one of false, true"),
+        ("auxiliary=age,sex", "auxiliary cannot be 'sex', expected one of age, race, votes"),
+    ):
+        assert command.main(["small", "--set", setting]) == 1
+        assert re.search(said, capsys.readouterr().err), setting
+    assert not config.RUNS_DIR.exists()
 
 
 def describe_network(recipe):

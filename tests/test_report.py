@@ -1,3 +1,4 @@
+import base64
 import os
 import re
 import shutil
@@ -222,6 +223,17 @@ def test_runs_of_one_s_own_stand_side_by_side(runs_dir):
     assert page.index('<h3 id="before">') < page.index('<h3 id="emotion_final">')
     # The same images in the same splits make one row.
     assert row_of(page, "before, emotion_final")[2:8:2] == ["36", "14", "15"]
+
+
+def test_figures_of_searches_are_shown_and_other_files_are_not(runs_dir):
+    for name, content in (("emotion_final", b"\x89PNG of a search"), ("other", b"root:x:0:0")):
+        folder = runs_dir.parent / "tune" / name
+        folder.mkdir(parents=True)
+        (folder / "study.png").write_bytes(content)
+    page = build_report(runs_dir, "x")
+    assert page.count("<h3>Search from") == 1 and "<h3>Search from emotion_final</h3>" in page
+    assert base64.b64encode(b"\x89PNG of a search").decode() in page
+    assert base64.b64encode(b"root:x:0:0").decode() not in page
 
 
 def test_a_run_that_learned_other_labels_is_marked(runs_dir):

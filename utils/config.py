@@ -154,6 +154,11 @@ def runs_dirs():
     return sorted({runs_dir(dataset) for dataset in (*RAW_NAMES, "mine")})
 
 
+def tune_dir(dataset, name):
+    """Folder of the studies that search the recipe of our run `name`."""
+    return output_dir(dataset) / "tune" / name
+
+
 def banner(dataset):
     """One line that says which data a notebook runs on."""
     if is_sample_run(dataset):

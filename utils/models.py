@@ -66,6 +66,7 @@ def build_final_cnn(
     conv_dropout=0.1,
     l2=1e-4,
     batch_normalization=True,
+    early_dropout=0.0,
 ):
     """The report's finalised network: three convolutions, three regularised dense layers.
 
@@ -86,6 +87,8 @@ def build_final_cnn(
         Weight penalty of the dense layers.
     batch_normalization : bool
         False leaves these layers out, to see what they are for.
+    early_dropout : float
+        Dropout rate after the second convolution; 0, as in the report, leaves the layer out.
 
     Returns
     -------
@@ -110,6 +113,8 @@ def build_final_cnn(
     x = layers.Rescaling(1 / 255)(inputs)
     x = layers.Conv2D(32, 5, padding="same", activation="relu")(x)
     x = layers.Conv2D(64, 5, padding="same", activation="relu")(x)
+    if early_dropout:
+        x = layers.Dropout(early_dropout)(x)
     x = layers.MaxPooling2D()(normalise(x))
     x = layers.Conv2D(128, 3, padding="same", activation="relu")(x)
     x = layers.Dropout(conv_dropout)(x)

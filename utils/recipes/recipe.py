@@ -6,20 +6,28 @@ A `Recipe` names data, labels, teachers, further outputs, changes of the images 
 `train_recipe` makes a compiled model and batches of it, and hands them to `utils.training.train`.
 """
 
+import inspect
 from dataclasses import dataclass, field, fields, replace
+from typing import Literal, get_args, get_origin
 
 import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
-from utils.data.batches import load_batches
+from utils.data.batches import AUGMENTATIONS, load_batches
 from utils.data.ferplus import load_votes, soften
 from utils.models import BUILDERS
 from utils.networks.precision import fuse_normalization
 from utils.networks.storage import load_network
 from utils.preprocessing import CLASSES, face_input_for
-from utils.recipes.auxiliary import add_labels, add_outputs, build_accuracy, build_loss
+from utils.recipes.auxiliary import (
+    AUXILIARY_CLASSES,
+    add_labels,
+    add_outputs,
+    build_accuracy,
+    build_loss,
+)
 from utils.recipes.statistics import RenewStatistics
 from utils.recipes.teachers import ask_teachers, patient_teachers
 from utils.training import train
@@ -28,6 +36,8 @@ from utils.training import train
 @dataclass(frozen=True)
 class Recipe:
     """All that decides a training; the defaults are the report's.
+
+    `set_fields` reads texts by the types that stand here.
 
     Parameters
     ----------
@@ -80,30 +90,30 @@ class Recipe:
         Score also the mean over `utils.data.batches.views` of each image.
     """
 
-    dataset: str
-    architecture: str
+    dataset: Literal[tuple(CLASSES)]
+    architecture: Literal[tuple(BUILDERS)]
     epochs: int
     arguments: dict = field(default_factory=dict)
-    class_names: tuple = ()
+    class_names: tuple[str, ...] = ()
     height: int = 48
     width: int = 48
-    colour: str = "grey"
-    split_name: str = "default"
+    colour: Literal["grey", "rgb"] = "grey"
+    split_name: Literal["default", "report"] = "default"
     learning_rate: float = 1e-4
     batch_size: int = 70
-    optimizer: str = "adam"
-    schedule: str = "constant"
+    optimizer: Literal["adam", "sgd"] = "adam"
+    schedule: Literal["constant", "cosine"] = "constant"
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
-    augmentation: str = "flip"
+    augmentation: Literal[AUGMENTATIONS] = "flip"
     mixup: float = 0.0
-    class_weight: str = "none"
+    class_weight: Literal["none", "balanced"] = "none"
     ema: float = 0.0
-    labels: str = "own"
-    teachers: tuple = ()
+    labels: Literal["own", "ferplus"] = "own"
+    teachers: tuple[str, ...] = ()
     patient: bool = False
     initial_weights: str = ""
-    auxiliary: tuple = ()
+    auxiliary: tuple[Literal[tuple(AUXILIARY_CLASSES)], ...] = ()
     seed: int = 0
     renew_statistics: bool = False
     average_views: bool = False
@@ -127,7 +137,81 @@ class Recipe:
         return face_input_for(self.dataset, self.height, self.width, self.colour)
 
 
-def train_recipe(recipe, name, bfloat16=False):
+def settable(recipe):
+    """What `set_fields` can change in a recipe.
+
+    Returns
+    -------
+    dict of str to tuple
+        Of fields, and of the builder's arguments as "arguments.NAME": the type, a Literal of the
+        words that are known or a tuple of one of these; and the present value.
+    """
+    found = {x.name: (x.type, getattr(recipe, x.name)) for x in fields(recipe)}
+    del found["arguments"]
+    for x in inspect.signature(BUILDERS[recipe.architecture]).parameters.values():
+        if x.default is not x.empty:
+            kind = type(x.default)
+            if kind is tuple:
+                kind = tuple[type(x.default[0]) if x.default else str, ...]
+            found[f"arguments.{x.name}"] = kind, recipe.arguments.get(x.name, x.default)
+    return found
+
+
+def set_fields(recipe, settings):
+    """Change a recipe as a command line says.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    settings : sequence of str
+        Each "FIELD=VALUE", for instance "learning_rate=0.02" or, of the builder,
+        "arguments.dropout=0.5"; several values are separated by commas. One after the other:
+        another architecture begins with the defaults of its builder.
+
+    Returns
+    -------
+    Recipe
+
+    Raises
+    ------
+    ValueError
+        If there is no such field, with those there are; or the value is below 0 or not of its type.
+    """
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        known = settable(recipe)
+        if name not in known:
+            raise ValueError(
+                f"{name!r} is nothing that can be set for the architecture "
+                f"{recipe.architecture!r}, expected one of {', '.join(known)}"
+            )
+        value = _read(name, text, known[name][0])
+        least = int(name in ("batch_size", "height", "width"))
+        if isinstance(value, (int, float)) and not least <= value < np.inf:
+            raise ValueError(f"{name} cannot be {text}, expected {least} or more")
+        if name == "architecture":
+            recipe = replace(recipe, arguments={})
+        elif name.startswith("arguments."):
+            value = recipe.arguments | {name.removeprefix("arguments."): value}
+            name = "arguments"
+        recipe = replace(recipe, **{name: value})
+    return recipe
+
+
+def _read(name, text, kind):
+    """A text as a value of a type of `settable`."""
+    if get_origin(kind) is tuple:
+        return tuple(_read(name, each, get_args(kind)[0]) for each in text.split(",") if each)
+    words = {"false": False, "true": True} if kind is bool else {x: x for x in get_args(kind)}
+    try:
+        return words[text] if words else kind(text)
+    except (KeyError, ValueError):
+        numbers = {int: "a whole number", float: "a number"}
+        expected = numbers.get(kind) or f"one of {', '.join(words)}"
+        raise ValueError(f"{name} cannot be {text!r}, expected {expected}") from None
+
+
+def train_recipe(recipe, name, bfloat16=False, callbacks=()):
     """Train by a recipe, on all GPUs of this machine or on its processor.
 
     Parameters
@@ -137,6 +221,8 @@ def train_recipe(recipe, name, bfloat16=False):
         Of the run in ``outputs/runs/``.
     bfloat16 : bool
         Compute in it: faster on processors with AMX and on newer GPUs. What is kept is float32.
+    callbacks : sequence of keras.callbacks.Callback
+        Besides the recipe's own.
 
     Returns
     -------
@@ -155,11 +241,10 @@ def train_recipe(recipe, name, bfloat16=False):
         present = np.unique(train_batches.y_true)
         weights = compute_class_weight("balanced", classes=present, y=train_batches.y_true)
         class_weight = dict(zip(present.tolist(), weights.tolist()))
-    callbacks = []
     if recipe.renew_statistics:
         augmentation = "none" if recipe.augmentation == "none" else "flip"
         plain = replace(train_batches, augmentation=augmentation, mixup=0.0, teach=None)
-        callbacks = [RenewStatistics(plain)]
+        callbacks = [*callbacks, RenewStatistics(plain)]
     keras.utils.set_random_seed(recipe.seed)
     with _strategy().scope():
         model = keep = build(recipe, bfloat16)
