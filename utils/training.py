@@ -88,10 +88,11 @@ class Run:
     @property
     def history(self):
         """Loss, accuracy and seconds of each epoch: pandas.DataFrame indexed by epoch, from 1."""
-        table = pd.read_csv(self.folder / "history.csv")
+        # As text first: pandas 2 reads numbers but for their last digit.
+        table = pd.read_csv(self.folder / "history.csv", dtype=str).astype(float)
         # One reference was killed between two files, and has the line of an epoch twice.
         table = table.drop_duplicates("epoch", keep="last")
-        table["epoch"] += 1
+        table["epoch"] = table["epoch"].astype(int) + 1
         return table.set_index("epoch")
 
     @property
