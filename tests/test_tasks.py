@@ -85,6 +85,18 @@ def test_lab_opens_jupyterlab(installed, capfd):
     assert capfd.readouterr().out.strip().splitlines()[-1].startswith("4.")
 
 
+@pytest.mark.parametrize("machine, asked", [("Linux", 1), ("Windows", 0)])
+def test_lab_gets_what_a_gpu_needs(installed, monkeypatch, capfd, machine, asked):
+    calls = []
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(installed.subprocess, "run", lambda call, **_: calls.append(call) or done)
+    monkeypatch.setattr(installed.platform, "system", lambda: machine)
+    monkeypatch.setattr(installed.platform, "machine", lambda: "x86_64")
+    assert installed.main(["lab", "--version", "--gpu"]) == 0
+    assert [call[-1] for call in calls] == ["tensorflow[and-cuda]"] * asked
+    assert ("on Linux x86_64 alone" in capfd.readouterr().out) == (not asked)
+
+
 def test_without_a_command_the_commands_are_explained(tasks, capsys):
     assert tasks.main([]) == 0
     assert tasks.main(["fly"]) == 2
