@@ -30,7 +30,7 @@ def main(arguments=None):
     parser.add_argument(
         "--bfloat16",
         action="store_true",
-        help="compute in bfloat16: faster on processors with AMX and on newer GPUs",
+        help="compute in bfloat16 on a processor: faster on those with AMX; a GPU is asked itself",
     )
     options = parser.parse_args(arguments)
     recipe = Recipe.of_reference(references[options.reference])

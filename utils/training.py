@@ -291,7 +291,8 @@ def _begin_at_start(model):
     """Put a model back to where it began, so that a cell can be run twice with the same effect."""
     model.jit_compile = False  # XLA, which Keras would choose, halves the speed on CPUs
     _reset(model)
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:  # loss scaling would get variables again
+        model.optimizer.build(model.trainable_variables)
     _reset(model.optimizer)  # another one if the model was compiled again
 
 

@@ -60,10 +60,10 @@ def ask_teachers(names, batches):
     return np.load(path)
 
 
-def patient_teachers(names, batches, bfloat16=False):
+def patient_teachers(names, batches, policy="float32"):
     """Teachers that are asked about each batch as the network will see it.
 
-    Parameters, errors: see `ask_teachers`.
+    Parameters, errors: see `ask_teachers`; `policy` is that of Keras in which they compute.
 
     Returns
     -------
@@ -71,10 +71,7 @@ def patient_teachers(names, batches, bfloat16=False):
         Takes images and labels of a batch; the first labels, those of the class, become half
         what the teachers say.
     """
-    policy = "mixed_bfloat16" if bfloat16 else "float32"
-    teachers = [
-        with_policy(fold_normalization(_load(name, batches)[0]), policy) for name in names
-    ]
+    teachers = [with_policy(fold_normalization(_load(name, batches)[0]), policy) for name in names]
     num_classes = len(batches.class_names)
 
     def teach(images, labels):
