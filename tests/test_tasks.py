@@ -8,6 +8,7 @@ import sys
 from collections import namedtuple
 
 import pytest
+from packaging.requirements import Requirement
 
 from utils import config
 
@@ -119,6 +120,19 @@ def test_machines_without_tensorflow_are_refused(tasks, monkeypatch, machine):
     monkeypatch.setattr(tasks.platform, "machine", lambda: machine[1])
     with pytest.raises(SystemExit, match="no package for this Python"):
         tasks.refuse_unsupported()
+
+
+def test_what_colab_has_is_within_our_bounds():
+    def read(name):
+        lines = (config.ROOT / name).read_text(encoding="utf-8").splitlines()
+        lines = [line.partition("#")[0].strip() for line in lines]
+        found = map(Requirement, (line for line in lines if line and line != "-e ."))
+        return {each.name.lower(): each.specifier for each in found}
+
+    ours, theirs = read("requirements.txt"), read(".github/colab-requirements.txt")
+    assert set(ours) - set(theirs) == {"opencv-python"}, "the headless one stands in for it"
+    pinned = {name: str(x).removeprefix("==") for name, x in theirs.items() if "==" in str(x)}
+    assert {name for name in set(ours) & set(pinned) if pinned[name] not in ours[name]} == set()
 
 
 @pytest.fixture
