@@ -2,7 +2,7 @@
 
     python tasks.py run     annotate the sample clip, or a camera: python tasks.py run --source 0
     python tasks.py test    run all tests and notebooks on the sample data
-    python tasks.py lab     open JupyterLab
+    python tasks.py lab     open JupyterLab; with --gpu also install what an NVIDIA GPU needs
     python tasks.py prepare FOLDER   make a data set of your own pictures, a folder for each class
     python tasks.py train   train a network by the recipe of one of our runs (--help lists them)
     python tasks.py tune NAME   search a recipe's learning rate and dropout, on as many machines
@@ -80,6 +80,27 @@ def works(python):
     return answer.stdout.split() == [str(number) for number in sys.version_info[:2]]
 
 
+def install(*what):
+    """Have pip install these requirements, or end with a sentence."""
+    pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
+    if subprocess.run([*pip, *what], cwd=ROOT).returncode:
+        sys.exit(
+            "pip could not install the requirements (its message is above): repeat the command."
+        )
+
+
+def add_gpu():
+    """Install the libraries with which the TensorFlow that is there computes on an NVIDIA GPU."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        print(
+            "--gpu: TensorFlow has packages for GPUs on Linux x86_64 alone, so the processor "
+            "computes here; Windows: use WSL2, or Colab (README)"
+        )
+        return
+    print("installing what TensorFlow needs for an NVIDIA GPU (some GB) ...", flush=True)
+    install("tensorflow[and-cuda]")
+
+
 def set_up(command):
     """Make the environment and install what a command lacks there."""
     requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
@@ -112,11 +133,7 @@ def set_up(command):
         what = ["-r", "requirements.txt"]
         print("installing requirements.txt into .venv (a few minutes, about 2 GB) ...", flush=True)
     STAMP.unlink(missing_ok=True)  # one that is interrupted may have removed what was there
-    pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
-    if subprocess.run([*pip, *filter(None, what)], cwd=ROOT).returncode:
-        sys.exit(
-            "pip could not install the requirements (its message is above): repeat the command."
-        )
+    install(*filter(None, what))
     STAMP.write_text(light if command == "run" else whole)
 
 
@@ -128,6 +145,9 @@ def main(arguments):
     refuse_unsupported()
     command, *options = arguments
     set_up(command)
+    if command == "lab" and "--gpu" in options:
+        options.remove("--gpu")
+        add_gpu()
     wait = "" if command == "run" else " (TensorFlow takes a few seconds to load)"
     print(f"starting {command}{wait} ...", flush=True)
     # What run needs does not include this project, whose build takes seconds.

@@ -50,7 +50,7 @@ def add_recipe_options(parser):
     parser.add_argument(
         "--bfloat16",
         action="store_true",
-        help="compute in bfloat16: faster on processors with AMX and on newer GPUs",
+        help="compute in bfloat16 on a processor: faster on those with AMX; a GPU is asked itself",
     )
     return references
 

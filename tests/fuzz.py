@@ -1,6 +1,6 @@
 """Damages inputs in thousands of ways: nothing may vanish, whatever happens.
 
-    python -m tests.fuzz --seed 7 --minutes 10
+    python tests/fuzz.py --seed 7 --minutes 10
 
 Each attempt must end in one of two ways: all that was found is accounted for, or a sentence names
 the file. Anything else stops with a traceback, after the seed and number that repeat the attempt.
@@ -26,10 +26,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from submissions import make_run
 
 from commands.checks import check, read_references
 from commands.records import read_run
-from tests.submissions import make_run
 from utils.data.fer import prepare_fer
 from utils.data.prepared import read_prepared
 from utils.data.utk import prepare_utk

@@ -1,4 +1,5 @@
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -32,8 +33,47 @@ def test_data_folder_of_the_user(workspace, tmp_path, monkeypatch):
     assert config.raw_path("utkface") == elsewhere / "raw" / "UTKFace"
     assert config.prepared_dir("utkface", "report") == elsewhere / "utkface_report"
     monkeypatch.chdir(elsewhere)
+    (workspace / "faces" / "raw").mkdir(parents=True)
     monkeypatch.setenv("FACELAB_DATA", "faces")
     assert config.prepared_dir("utkface") == workspace / "faces" / "utkface"
+
+
+def test_beside_raw_data_that_may_only_be_read_nothing_is_written(workspace, tmp_path, monkeypatch):
+    course = tmp_path / "course"
+    (course / "raw" / "UTKFace").mkdir(parents=True)
+    monkeypatch.setenv("FACELAB_DATA", str(course))
+    assert config.prepared_dir("utkface").parent == config.models_dir().parent == course
+    # Tests may run as root, whom no right stops: the system's answer is a stand-in.
+    monkeypatch.setattr(config.os, "access", lambda path, mode: Path(path) != course)
+    assert config.raw_path("utkface") == course / "raw" / "UTKFace"
+    for folder in (config.prepared_dir("utkface", "report"), config.models_dir()):
+        assert folder.parent == workspace / "data"
+
+
+DOWNLOADS = [
+    ("fer2013/fer2013.csv", "", "fer2013/fer2013.csv"),
+    ("datasets/anna/fer2013/fer2013/fer2013.csv", "", "datasets/anna/fer2013/fer2013/fer2013.csv"),
+    ("fer2013/train/happy/1.jpg", "", "fer2013"),
+    ("datasets/anna/fer2013/train/happy/1.jpg", "", "datasets/anna/fer2013"),
+    ("fer2013/train/happy/1.jpg", "fer2013", "fer2013"),
+    ("faces/icml_face_data.csv", "faces", "faces/icml_face_data.csv"),
+    ("datasets/anna/utkface-new/UTKFace/1.jpg", "", "datasets/anna/utkface-new/UTKFace"),
+    ("utkface-new/UTKFace/1.jpg", "utkface-new/UTKFace", "utkface-new/UTKFace"),
+]
+
+
+@pytest.mark.parametrize("file, named, expected", DOWNLOADS)
+def test_downloads_are_found_as_they_lie(workspace, monkeypatch, file, named, expected):
+    path = workspace / "input" / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (workspace / "input" / "other").mkdir()
+    monkeypatch.setenv("FACELAB_DATA", str(workspace / "input" / named))
+    monkeypatch.delenv("FACELAB_SAMPLE")
+    dataset = "utkface" if "UTKFace" in file else "fer2013"
+    assert config.raw_path(dataset) == workspace / "input" / expected
+    assert not config.is_sample_run(dataset)
+    assert sum(map(config.is_sample_run, config.RAW_NAMES)) == 1, "of the other there is nothing"
 
 
 def test_raw_files_are_taken_in_order_of_preference(workspace):

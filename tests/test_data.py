@@ -171,3 +171,19 @@ def test_exchanged_raw_data_are_prepared_anew(prepared_workspace, capsys):
     assert prepared.found == len(prepared.labels) + len(prepared.left_out) < len(old.splitlines())
     shutil.rmtree(prepared_workspace / "data" / "raw")
     assert len(prepare_utk().labels) == len(prepared.labels), "prepared data need no raw ones"
+
+
+def test_what_kaggle_has_is_prepared_beside_our_own_data(workspace, monkeypatch):
+    """Its input may only be read: whoever writes there meets a file in the place of the folder."""
+    inputs = workspace / "input"
+    shutil.copytree(config.SAMPLE_DIR / "raw" / "UTKFace", inputs / "utkface-new" / "UTKFace")
+    (inputs / "fer").mkdir()
+    (source,) = (config.SAMPLE_DIR / "raw").glob("fer2013.csv*")
+    shutil.copy(source, inputs / "fer")
+    (inputs / "utkface").touch()
+    before = {path: path.stat().st_mtime_ns for path in inputs.rglob("*")}
+    monkeypatch.setenv("FACELAB_DATA", str(inputs))
+    for prepared in (prepare_fer(), prepare_utk()):
+        assert prepared.folder == workspace / "data" / prepared.dataset
+        assert len(load_prepared(prepared.dataset).labels) == len(prepared.labels) > 0
+    assert {path: path.stat().st_mtime_ns for path in inputs.rglob("*")} == before

@@ -13,7 +13,12 @@ from utils import config
 from utils.models import BUILDERS
 from utils.networks.contract import SHIPPED_NAME, ModelContract, find_network, networks
 from utils.networks.folding import fold_normalization
-from utils.networks.precision import FusedBatchNormalization, as_float32, fuse_normalization
+from utils.networks.precision import (
+    FusedBatchNormalization,
+    as_float32,
+    choose_policy,
+    fuse_normalization,
+)
 from utils.networks.storage import (
     calibrate,
     load_architecture_and_weights,
@@ -195,7 +200,26 @@ def test_a_convolution_that_others_need_as_well_is_not_folded():
     np.testing.assert_allclose(fold_normalization(model)(images).numpy(), expected, atol=1e-5)
 
 
-# Trained in bfloat16, kept in float32
+# Trained in 16 bits, kept in float32
+
+
+P100, T4, L4, OTHER_MAKER = (6, 0), (7, 5), (8, 9), (0, 0)
+
+
+@pytest.mark.parametrize(
+    "gpus, wanted, policy",
+    [
+        ([], False, "float32"),
+        ([], True, "mixed_bfloat16"),
+        ([L4], False, "mixed_bfloat16"),
+        ([T4], True, "mixed_float16"),
+        ([P100], False, "mixed_float16"),
+        ([L4, T4], False, "mixed_float16"),
+        ([OTHER_MAKER], False, "float32"),
+    ],
+)
+def test_precision_is_what_the_device_has(gpus, wanted, policy):
+    assert choose_policy(gpus, wanted) == policy
 
 
 IMAGES = np.random.default_rng(0).normal(3, 2, (6, 5, 4, 3)).astype(np.float32)

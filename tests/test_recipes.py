@@ -145,6 +145,34 @@ def test_a_run_told_more_keeps_the_class_alone(prepared_workspace, bfloat16):
     assert train_recipe(TOLD, "told", bfloat16) == run and len(load_runs(config.RUNS_DIR)[0]) == 1
 
 
+def test_a_gpu_without_bfloat16_trains_in_float16(prepared_workspace, monkeypatch, capsys):
+    """There is none in a test: what it says of itself is a stand-in, the processor computes."""
+    facts = {"device_name": "Tesla T4", "compute_capability": (7, 5)}
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [gpu])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: facts)
+    optimizers, train_as_ever = [], recipes.train
+
+    def recorded(model, *arguments, **settings):
+        optimizers.append(model.optimizer)
+        return train_as_ever(model, *arguments, **settings)
+
+    monkeypatch.setattr(recipes, "train", recorded)
+    run = train_recipe(replace(TOLD, epochs=4, ema=0.5), "half")
+    assert "half: computes in mixed_float16 on a GPU of compute capability 7.5" in (
+        capsys.readouterr().out
+    )
+    assert "mixed_float16" in run.facts["made_of"]["precision"]
+    (optimizer,) = optimizers
+    assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    assert optimizer.iterations > 0 and np.isfinite(run.history["loss"]).all()
+    model = run.load_model()
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    images, _, _ = load_split("utkface", "valid", run.contract.face_input)
+    answers = model(images.astype(np.float32)).numpy()
+    np.testing.assert_allclose(run.predictions("valid")[1], answers, atol=1e-5)
+
+
 def test_people_s_votes_are_an_answer_of_their_own(prepared_workspace):
     recipe = replace(SMALL, auxiliary=("votes",), average_views=True)
     run = train_recipe(recipe, "two_labels", bfloat16=True)

@@ -142,14 +142,15 @@ def test_a_network_within_the_network_has_no_names_either():
     assert "'filters': 4" in found and "'filters': 5" in found
 
 
-def test_precision_is_compared():
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_precision_is_compared(policy):
     expected = describe(build())
-    keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.config.set_dtype_policy(policy)
     try:
         found = differences(expected, describe(build()))
     finally:
         keras.config.set_dtype_policy("float32")
-    assert found == ["precision float32, now mixed_bfloat16"]
+    assert found == [f"precision float32, now {policy}"]
 
 
 def test_more_layers_are_counted():

@@ -8,6 +8,7 @@ import sys
 from collections import namedtuple
 
 import pytest
+from packaging.requirements import Requirement
 
 from utils import config
 
@@ -85,6 +86,18 @@ def test_lab_opens_jupyterlab(installed, capfd):
     assert capfd.readouterr().out.strip().splitlines()[-1].startswith("4.")
 
 
+@pytest.mark.parametrize("machine, asked", [("Linux", 1), ("Windows", 0)])
+def test_lab_gets_what_a_gpu_needs(installed, monkeypatch, capfd, machine, asked):
+    calls = []
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(installed.subprocess, "run", lambda call, **_: calls.append(call) or done)
+    monkeypatch.setattr(installed.platform, "system", lambda: machine)
+    monkeypatch.setattr(installed.platform, "machine", lambda: "x86_64")
+    assert installed.main(["lab", "--version", "--gpu"]) == 0
+    assert [call[-1] for call in calls] == ["tensorflow[and-cuda]"] * asked
+    assert ("on Linux x86_64 alone" in capfd.readouterr().out) == (not asked)
+
+
 def test_without_a_command_the_commands_are_explained(tasks, capsys):
     assert tasks.main([]) == 0
     assert tasks.main(["fly"]) == 2
@@ -107,6 +120,19 @@ def test_machines_without_tensorflow_are_refused(tasks, monkeypatch, machine):
     monkeypatch.setattr(tasks.platform, "machine", lambda: machine[1])
     with pytest.raises(SystemExit, match="no package for this Python"):
         tasks.refuse_unsupported()
+
+
+def test_what_colab_has_is_within_our_bounds():
+    def read(name):
+        lines = (config.ROOT / name).read_text(encoding="utf-8").splitlines()
+        lines = [line.partition("#")[0].strip() for line in lines]
+        found = map(Requirement, (line for line in lines if line and line != "-e ."))
+        return {each.name.lower(): each.specifier for each in found}
+
+    ours, theirs = read("requirements.txt"), read(".github/colab-requirements.txt")
+    assert set(ours) - set(theirs) == {"opencv-python"}, "the headless one stands in for it"
+    pinned = {name: str(x).removeprefix("==") for name, x in theirs.items() if "==" in str(x)}
+    assert {name for name in set(ours) & set(pinned) if pinned[name] not in ours[name]} == set()
 
 
 @pytest.fixture

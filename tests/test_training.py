@@ -448,6 +448,15 @@ def test_the_same_model_is_trained_as_it_was_compiled_last(prepared_workspace):
     assert [run.name for run in runs] == ["small"] * 2 + ["small_2"] * 4
 
 
+def test_loss_scaling_begins_anew_with_its_model(prepared_workspace):
+    model = small_network(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)))
+    batches = sample_batches(augmentation="none")
+    first, again = (train_small(name, model, 1, batches) for name in ("first", "again"))
+    np.testing.assert_allclose(again.predictions("valid")[1], first.predictions("valid")[1])
+    paths = [variable.path for variable in model.optimizer.variables]
+    assert len(paths) == len(set(paths)), "its variables were made twice"
+
+
 def own_class():
     class Own(keras.Model):
         def __init__(self):

@@ -3,7 +3,9 @@
 No other file knows a path. Two environment variables change what is found here:
 
 ``FACELAB_DATA``
-    Folder that holds ``raw/`` (default: ``data/`` of the project).
+    Folder that holds ``raw/`` (default: ``data/`` of the project), or one without it in which raw
+    data lie anywhere, at most three folders deep (``/kaggle/input``). What may not be written
+    beside the raw data, and nothing is beside such downloads, goes to ``data/`` of the project.
 ``FACELAB_SAMPLE``
     ``1`` forces the drawn sample data, ``0`` forces the full data. Unset: the full data set
     when it is there, raw or prepared, and the sample otherwise.
@@ -36,6 +38,7 @@ RAW_NAMES = {
     ),
     "utkface": ("UTKFace", "UTKFace.tar.gz", "UTKFace.tgz", "UTKFace.tar"),
 }
+PREPARED_MARKER = "prepared.json"  # written last; a folder that has it is this project's own
 WHERE_TO_GET = "data/README.md says where to get it"
 # Of a data set of one's own, whose folder lies beside those of the two.
 OWN_NAME = re.compile(r"(?i)(?!fer2013|utkface|raw|models|sample)[a-z0-9][a-z0-9_-]{0,39}")
@@ -55,8 +58,27 @@ def _full_data_dir():
     return (ROOT / Path(os.environ.get("FACELAB_DATA") or "data").expanduser()).resolve()
 
 
-def _raw_candidates(folder, dataset):
-    return [path for name in RAW_NAMES[dataset] if (path := folder / "raw" / name).exists()]
+def _is_download(folder):
+    """Whether raw data lie in `folder` as somebody else laid them, and nothing of ours does."""
+    ours = ["raw", *(f"{dataset}/{PREPARED_MARKER}" for dataset in RAW_NAMES)]
+    is_default = folder == (ROOT / "data").resolve()
+    return not is_default and not any((folder / name).exists() for name in ours)
+
+
+def _find(folder, names):
+    """The first of these names that is there, the nearest if there are several; or None."""
+    places, last = [folder / "raw"], None
+    if _is_download(folder):
+        # Kaggle has input/fer2013/ or input/datasets/OWNER/fer2013/, with or without folders in it.
+        places = [folder, *(x for depth in (1, 2, 3) for x in sorted(folder.glob("*/" * depth)))]
+        last = folder if folder.name in names else None
+    return next((x / name for name in names for x in places if (x / name).exists()), last)
+
+
+def _writable_data_dir():
+    folder = _full_data_dir()
+    is_ours = not _is_download(folder) and os.access(folder, os.W_OK)
+    return folder if is_ours else ROOT / "data"
 
 
 def is_sample_run(dataset):
@@ -83,27 +105,29 @@ def is_sample_run(dataset):
         raise ValueError(f"FACELAB_SAMPLE is {setting!r}, expected 1 (sample), 0 (full) or unset")
     if setting or dataset not in RAW_NAMES:
         return setting == "1"
-    full = _full_data_dir()
-    return not ((full / dataset).exists() or _raw_candidates(full, dataset))
+    is_prepared = (_writable_data_dir() / dataset).exists()
+    return not (is_prepared or _find(_full_data_dir(), RAW_NAMES[dataset]))
 
 
 def data_dir(dataset):
-    """Folder that holds ``raw/`` and the prepared folders of `dataset`."""
+    """Folder in which the raw data of `dataset` are looked for."""
     return SAMPLE_DIR if is_sample_run(dataset) else _full_data_dir()
 
 
-def find_raw(dataset):
-    """The raw file or folder of a data set, the first of `RAW_NAMES` that exists, or None.
+def find_raw(dataset, names=()):
+    """The raw file or folder of a data set, or None.
 
     Parameters
     ----------
     dataset : {"fer2013", "utkface"}
+    names : sequence of str
+        Of which the first that exists is given; by default those in `RAW_NAMES`.
 
     Returns
     -------
     pathlib.Path or None
     """
-    return next(iter(_raw_candidates(data_dir(dataset), dataset)), None)
+    return _find(data_dir(dataset), names or RAW_NAMES[dataset])
 
 
 def raw_path(dataset):
@@ -117,7 +141,7 @@ def raw_path(dataset):
     found = find_raw(dataset)
     if found is None:
         raise FileNotFoundError(
-            f"no raw data of {dataset} in {data_dir(dataset) / 'raw'}: looked for "
+            f"no raw data of {dataset} in {data_dir(dataset)} or its folder raw: looked for "
             f"{', '.join(RAW_NAMES[dataset])}; {WHERE_TO_GET}"
         )
     return found
@@ -125,7 +149,7 @@ def raw_path(dataset):
 
 def models_dir():
     """Where models of others are kept once they were downloaded."""
-    return _full_data_dir() / "models"
+    return _writable_data_dir() / "models"
 
 
 def imagenet_path():
@@ -136,7 +160,8 @@ def imagenet_path():
 def prepared_dir(dataset, split_name="default"):
     """Folder of the prepared class folders; the UTKFace split of the report has its own."""
     _check_dataset(dataset)
-    return data_dir(dataset) / (dataset if split_name == "default" else f"{dataset}_{split_name}")
+    folder = SAMPLE_DIR if is_sample_run(dataset) else _writable_data_dir()
+    return folder / (dataset if split_name == "default" else f"{dataset}_{split_name}")
 
 
 def output_dir(dataset):

@@ -88,10 +88,11 @@ class Run:
     @property
     def history(self):
         """Loss, accuracy and seconds of each epoch: pandas.DataFrame indexed by epoch, from 1."""
-        table = pd.read_csv(self.folder / "history.csv")
+        # As text first: pandas 2 reads numbers but for their last digit.
+        table = pd.read_csv(self.folder / "history.csv", dtype=str).astype(float)
         # One reference was killed between two files, and has the line of an epoch twice.
         table = table.drop_duplicates("epoch", keep="last")
-        table["epoch"] += 1
+        table["epoch"] = table["epoch"].astype(int) + 1
         return table.set_index("epoch")
 
     @property
@@ -290,7 +291,8 @@ def _begin_at_start(model):
     """Put a model back to where it began, so that a cell can be run twice with the same effect."""
     model.jit_compile = False  # XLA, which Keras would choose, halves the speed on CPUs
     _reset(model)
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:  # loss scaling would get variables again
+        model.optimizer.build(model.trainable_variables)
     _reset(model.optimizer)  # another one if the model was compiled again
 
 

@@ -74,14 +74,13 @@ def load_votes(split, prepared=None, path=None, all_answers=False):
 
 
 def _find_votes():
-    folder = config.data_dir("fer2013") / "raw"
-    for path in (folder / name for name in RAW_NAMES):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(
-        f"no votes in {folder}: looked for {' and '.join(RAW_NAMES)}; data/README.md says "
-        "where to get them"
-    )
+    path = config.find_raw("fer2013", RAW_NAMES)
+    if path is None:
+        raise FileNotFoundError(
+            f"no votes in {config.data_dir('fer2013')} or its folder raw: looked for "
+            f"{' and '.join(RAW_NAMES)}; data/README.md says where to get them"
+        )
+    return path
 
 
 def soften(votes, y_true):

@@ -16,7 +16,7 @@ from utils.preprocessing import CLASSES, face_input_for, prepare_face
 
 SPLITS = ("train", "valid", "test")
 LEFT_OUT_COLUMNS = ["item", "reason"]
-MARKER = "prepared.json"  # written last; a folder that has it is this project's own
+MARKER = config.PREPARED_MARKER
 NOTEBOOKS = {"fer2013": "01_prepare_fer", "utkface": "02_prepare_utk"}
 
 

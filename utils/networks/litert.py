@@ -93,4 +93,5 @@ def export_litert(model, path, quantized):
     one_image = [tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)]
     optimizations = [tf.lite.Optimize.DEFAULT] if quantized else []
     settings = {"input_signature": one_image, "optimizations": optimizations, "verbose": False}
-    fold_normalization(model).export(path, format="litert", **settings)
+    # As text: Keras 3.13, which Colab has, takes no Path here.
+    fold_normalization(model).export(str(path), format="litert", **settings)

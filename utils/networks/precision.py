@@ -1,4 +1,4 @@
-"""Trained in bfloat16, kept in float32.
+"""Trained in 16 bits where the device is made for it, kept in float32.
 
 Under bfloat16, Keras computes a batch's mean and variance by several operations in float32, which
 take a large part of a training step; TensorFlow has one operation for them.
@@ -6,6 +6,37 @@ take a large part of a training step; TensorFlow has one operation for them.
 
 import keras
 import tensorflow as tf
+
+
+def compute_capabilities():
+    """Of each GPU, as NVIDIA counts it: list of tuple of int, (0, 0) for one of another maker."""
+    devices = tf.config.list_physical_devices("GPU")
+    facts = [tf.config.experimental.get_device_details(x) for x in devices]
+    return [x.get("compute_capability", (0, 0)) for x in facts]
+
+
+def choose_policy(capabilities, bfloat16=False):
+    """In what to train, by the weakest of the GPUs.
+
+    Parameters
+    ----------
+    capabilities : list of tuple of int
+        See `compute_capabilities`; empty without a GPU.
+    bfloat16 : bool
+        Wanted where no GPU decides: whether a processor is made for it, TensorFlow does not say.
+
+    Returns
+    -------
+    str
+        A policy of Keras: "mixed_bfloat16" from 8.0 on (A100, L4), "mixed_float16" from 6.0 on
+        (P100, T4), "float32" below, and on a processor unless `bfloat16` is wanted.
+    """
+    weakest = min(capabilities, default=(0, 0))
+    if weakest >= (8, 0):
+        return "mixed_bfloat16"
+    if weakest >= (6, 0):
+        return "mixed_float16"
+    return "mixed_bfloat16" if bfloat16 else "float32"
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):

@@ -18,7 +18,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from utils.data.batches import AUGMENTATIONS, load_batches
 from utils.data.ferplus import load_votes, soften
 from utils.models import BUILDERS
-from utils.networks.precision import fuse_normalization
+from utils.networks.precision import choose_policy, compute_capabilities, fuse_normalization
 from utils.networks.storage import load_network
 from utils.preprocessing import CLASSES, face_input_for
 from utils.recipes.auxiliary import (
@@ -220,7 +220,8 @@ def train_recipe(recipe, name, bfloat16=False, callbacks=()):
     name : str
         Of the run in ``outputs/runs/``.
     bfloat16 : bool
-        Compute in it: faster on processors with AMX and on newer GPUs. What is kept is float32.
+        Compute in it on a processor: faster on those with AMX. What a GPU computes in is chosen by
+        what it has, see `utils.networks.precision.choose_policy`. What is kept is float32.
     callbacks : sequence of keras.callbacks.Callback
         Besides the recipe's own.
 
@@ -234,8 +235,12 @@ def train_recipe(recipe, name, bfloat16=False, callbacks=()):
         See `utils.training.train`; also if a network that the recipe names is not there, or is
         one of another input or other classes.
     """
+    capabilities = compute_capabilities()
+    policy = choose_policy(capabilities, bfloat16)
+    devices = [f"a GPU of compute capability {x}.{y}" for x, y in capabilities]
+    print(f"{name}: computes in {policy} on {' and '.join(devices) or 'the processor'}")
     train_batches, valid_batches = (_batches(recipe, split) for split in ("train", "valid"))
-    train_batches = _with_soft_labels(recipe, train_batches, bfloat16)
+    train_batches = _with_soft_labels(recipe, train_batches, policy)
     class_weight = None
     if recipe.class_weight == "balanced":
         present = np.unique(train_batches.y_true)
@@ -247,7 +252,7 @@ def train_recipe(recipe, name, bfloat16=False, callbacks=()):
         callbacks = [*callbacks, RenewStatistics(plain)]
     keras.utils.set_random_seed(recipe.seed)
     with _strategy().scope():
-        model = keep = build(recipe, bfloat16)
+        model = keep = build(recipe, policy)
         if recipe.auxiliary:
             model, keep = add_outputs(keep, recipe.auxiliary)
             train_batches, valid_batches = (
@@ -287,7 +292,7 @@ def _batches(recipe, split):
     )
 
 
-def _with_soft_labels(recipe, batches, bfloat16):
+def _with_soft_labels(recipe, batches, policy):
     """Training batches with people's votes, or half of what teachers say, as labels."""
     if recipe.labels == "ferplus":
         labels, num_without = soften(load_votes("train"), batches.y_true)
@@ -296,10 +301,10 @@ def _with_soft_labels(recipe, batches, bfloat16):
     if recipe.teachers:
         labels_from = f"{batches.labels_from} and {' and '.join(recipe.teachers)}"
         if recipe.patient:
-            teach = patient_teachers(recipe.teachers, batches, bfloat16)
+            teach = patient_teachers(recipe.teachers, batches, policy)
             batches = replace(batches, teach=teach, labels_from=f"{labels_from}, patient")
         else:
-            answers = ask_teachers(recipe.teachers, batches, bfloat16)
+            answers = ask_teachers(recipe.teachers, batches, policy)
             labels = (batches.labels + answers) / 2
             batches = replace(batches, labels=labels, labels_from=labels_from)
     if recipe.initial_weights:
@@ -308,14 +313,14 @@ def _with_soft_labels(recipe, batches, bfloat16):
     return batches
 
 
-def build(recipe, bfloat16=False):
-    """Build the network of a recipe, not compiled: keras.Model."""
+def build(recipe, policy="float32"):
+    """Build the network of a recipe, not compiled: keras.Model that computes as a policy says."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16" if bfloat16 else "float32")
+    keras.config.set_dtype_policy(policy)
     try:
         builder = BUILDERS[recipe.architecture]
         model = builder(recipe.face_input.shape, len(recipe.classes), **recipe.arguments)
-        if bfloat16 and not tf.config.list_physical_devices("GPU"):
+        if policy == "mixed_bfloat16" and not tf.config.list_physical_devices("GPU"):
             model = fuse_normalization(model)
     finally:
         keras.config.set_dtype_policy(before)
@@ -351,6 +356,9 @@ def compile_model(model, recipe, steps):
         )
     if weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    # Keras does it by itself for a model of this policy, but not for one with further outputs.
+    if any(layer.compute_dtype == "float16" for layer in model.layers):
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     loss = "categorical_crossentropy"
     if recipe.label_smoothing:
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)

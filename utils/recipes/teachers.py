@@ -15,11 +15,11 @@ from utils.files import replaced_when_done, sha256_of
 from utils.networks.contract import find_network
 from utils.networks.folding import fold_normalization
 from utils.networks.precision import with_policy
-from utils.networks.storage import build_with_weights
+from utils.networks.storage import build_with_weights, only_class
 from utils.training import load_run
 
 
-def ask_teachers(names, batches, bfloat16=False):
+def ask_teachers(names, batches, policy="float32"):
     """The mean answer of some networks to each image, and of each to several views of it.
 
     It takes minutes, so it is kept, under checksums of the networks and the images.
@@ -30,8 +30,8 @@ def ask_teachers(names, batches, bfloat16=False):
         Of shipped networks or, where none has that name, of finished runs of yours.
     batches : utils.data.batches.Batches
         Of the training split.
-    bfloat16 : bool
-        Compute in it, see `utils.recipes.recipe.train_recipe`.
+    policy : str
+        Of Keras, in which they compute.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def ask_teachers(names, batches, bfloat16=False):
     ValueError
         If a teacher has another input or other classes, or learned on another split.
     """
-    teachers = [_load(name, batches, bfloat16) for name in names]
+    teachers = [_load(name, batches, policy) for name in names]
     checksum = hashlib.sha256(batches.images.tobytes())
     for _, weights_sha256 in teachers:
         checksum.update(weights_sha256.encode())
@@ -62,7 +62,7 @@ def ask_teachers(names, batches, bfloat16=False):
     return np.load(path)
 
 
-def patient_teachers(names, batches, bfloat16=False):
+def patient_teachers(names, batches, policy="float32"):
     """Teachers that are asked about each batch as the network will see it.
 
     Parameters, errors: see `ask_teachers`.
@@ -73,7 +73,7 @@ def patient_teachers(names, batches, bfloat16=False):
         Takes images and labels of a batch; the first labels, those of the class, become half
         what the teachers say.
     """
-    teachers = [_load(name, batches, bfloat16)[0] for name in names]
+    teachers = [_load(name, batches, policy)[0] for name in names]
     num_classes = len(batches.class_names)
 
     def teach(images, labels):
@@ -84,7 +84,7 @@ def patient_teachers(names, batches, bfloat16=False):
     return teach
 
 
-def _load(name, batches, bfloat16):
+def _load(name, batches, policy):
     """A teacher, folded as it only answers, and the checksum of its weights."""
     split_name = "default"  # of all that is shipped
     if (config.PRETRAINED_DIR / f"{name}.npz").is_file():
@@ -92,7 +92,11 @@ def _load(name, batches, bfloat16):
         model, checksum = build_with_weights(path, contract), sha256_of(path)
     else:
         run = load_run(name)
-        model, contract, checksum = run.load_model(), run.contract, run.facts["weights_sha256"]
+        model, contract, checksum = (
+            only_class(run.load_model()),
+            run.contract,
+            run.facts["weights_sha256"],
+        )
         split_name = run.facts["made_of"]["batches"]["split_name"]
     if split_name != batches.split_name:
         raise ValueError(
@@ -104,7 +108,6 @@ def _load(name, batches, bfloat16):
             f"teacher {name} has the input {contract.face_input} and the classes "
             f"{contract.class_names}, expected {batches.face_input} and {batches.class_names}"
         )
-    policy = "mixed_bfloat16" if bfloat16 else "float32"
     model = with_policy(fold_normalization(model), policy)
     model.jit_compile = False
     return model, checksum
