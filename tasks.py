@@ -4,7 +4,7 @@
     python tasks.py test    run all tests and notebooks on the sample data
     python tasks.py lab     open JupyterLab
     python tasks.py train   train a network by the recipe of one of our runs (--help lists them)
-    python tasks.py tune NAME   search a recipe's learning rate and dropout, on as many machines
+    python tasks.py tune NAME   search its learning rate and dropout, on one machine or many
     python tasks.py ship    make a run of yours a network that the loop finds (--help says how)
     python tasks.py report  one HTML page from your finished runs
     python tasks.py submit --name NAME   one zip to hand in: page, notebooks, runs, answers
