@@ -5,7 +5,7 @@
     python tasks.py lab     open JupyterLab; with --gpu also install what an NVIDIA GPU needs
     python tasks.py prepare FOLDER   make a data set of your own pictures, a folder for each class
     python tasks.py train   train a network by the recipe of one of our runs (--help lists them)
-    python tasks.py tune NAME   search a recipe's learning rate and dropout, on as many machines
+    python tasks.py tune NAME   search its learning rate and dropout, on one machine or many
     python tasks.py ship    make a run of yours a network that the loop finds (--help says how)
     python tasks.py report  one HTML page from your finished runs
     python tasks.py submit --name NAME   one zip to hand in: page, notebooks, runs, answers

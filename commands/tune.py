@@ -314,9 +314,10 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python tasks.py tune",
         description="Searches the learning rate and the dropout of one of our recipes by Optuna. "
-        "Each trial is a run of yours, NAME_trial_NUMBER, with its weights; the first one has our "
-        "own values. The same command started elsewhere on this folder takes the next trial; one "
-        "whose process was killed is gone on with. What is set is not searched.",
+        "Each trial is a run of yours, NAME_trial_NUMBER, with its weights, and has a fifth of our "
+        "epochs unless --epochs is given; the first one has our own values (one rate where those "
+        "of its layers differ). The same command started elsewhere on this folder takes the next "
+        "trial; one whose process was killed is gone on with. What is set is not searched.",
     )
     references = add_recipe_options(parser)
     parser.add_argument(

@@ -16,6 +16,7 @@ from utils import config
 from utils.data.prepared import load_prepared, rows_of
 from utils.files import write_json
 from utils.preprocessing import EMOTIONS
+from utils.recipes.recipe import Recipe, set_fields
 from utils.training import Run, load_runs
 
 optuna = pytest.importorskip("optuna")
@@ -201,3 +202,16 @@ def test_what_cannot_be_is_said_in_a_sentence(project, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(SystemExit, match="needs Optuna.*pip install"):
         __import__("commands.tune")
+
+
+def test_every_reference_can_be_searched():
+    places = {"final": {"early", "conv", "dense"}, "compact": {""}}
+    for name, run in load_runs(config.REFERENCE_DIR)[0].items():
+        recipe = Recipe.of_reference(run)
+        highest = {key: x.high for key, x in tune.search_space(recipe, []).items()}
+        changed = set_fields(recipe, tune.settings_of(highest, recipe))
+        assert changed.learning_rate == pytest.approx(10 * recipe.learning_rate), name
+        found = {key for key in changed.arguments if "dropout" in key}
+        assert found == {f"{x}_dropout".strip("_") for x in places.get(recipe.architecture, ())}
+        if recipe.architecture == "final":
+            assert changed.arguments["dense_dropout"] == (0.7, 0.7, 0.7), name
