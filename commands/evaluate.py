@@ -110,9 +110,9 @@ def _by_people(votes, probabilities, new):
 
 def _notes_on_labels(name, votes):
     """What to know of a network that learned other labels than those that are counted."""
-    if reference(name).facts["made_of"]["batches"]["labels"].startswith("votes"):
+    if "votes" in reference(name).facts["made_of"]["batches"]["labels"]:
         by_votes = "the rows of what people say" if votes else "--votes fer2013new.csv"
-        yield f"{name}: it learned from people's votes, not from FER-2013's labels; see {by_votes}"
+        yield f"{name}: it learned from people's votes, not FER-2013's labels alone; see {by_votes}"
 
 
 def _note_on_images(name, prepared):

@@ -69,7 +69,7 @@ def draw_family(family):
 
 def draw_confusion_emotion():
     """What the loop's emotion network says, by what most people say (FER+)."""
-    matrix = confusion(*tables.answers(DEFAULT_EMOTION_MODEL, judge="majority"))
+    matrix = confusion(*tables.answers(tables.as_shipped(DEFAULT_EMOTION_MODEL), judge="majority"))
     figure, ax = plt.subplots(figsize=(5.6, 5.2), layout="constrained")
     plot_confusion_matrix(matrix, EMOTIONS, normalise=True, ax=ax)
     ax.set_yticklabels(f"{name}\n(n = {n:,})" for name, n in zip(EMOTIONS, matrix.sum(axis=1)))
@@ -87,11 +87,10 @@ def draw_robustness(names):
 def draw_reliability():
     """Accuracy against confidence of the loop's networks, with and without their temperature."""
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.6), layout="constrained")
-    judges = {DEFAULT_EMOTION_MODEL: "most", DEFAULT_GENDER_MODEL: "label"}
-    titles = ("by most of ten people", "by UTKFace's label")
-    for ax, (name, judge), title in zip(axes, judges.items(), titles):
+    titles = ("by FER-2013's label", "by UTKFace's label")
+    for ax, name, title in zip(axes, (DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL), titles):
         temperature = find_network(name)[1].temperature
-        y_true, probabilities = tables.answers(name, judge=judge)
+        y_true, probabilities = tables.answers(tables.as_shipped(name))
         title = f"{name}, n = {len(y_true):,}\n{title}"
         plot_reliability(y_true, probabilities, temperature, title, ax)
         ax.legend(loc="upper left", fontsize=8)  # elsewhere it would lie on the curves

@@ -58,7 +58,7 @@ def build_page():
         camera=markdown(camera, CAMERA_COLUMNS),
         camera_n={key: int(camera[f"{key} n"].max()) for key in CAMERA_SCORES},
         num_disgust=int((judged == EMOTIONS.index("disgust")).sum()),
-        loop=tables.choose_for_loop(camera),
+        loop=tables.choose_for_loop(camera).partition(", ")[0],
         most_otherwise=round(100 * tables.MOST_OTHERWISE),
         most_jitter=round(100 * tables.MOST_JITTER),
         groups=markdown(tables.groups_table(), GROUP_COLUMNS),

@@ -398,11 +398,16 @@ def camera_table():
     return pd.DataFrame(rows)
 
 
+def as_shipped(network):
+    """The name, for `answers`, of what a shipped network says: of two outputs it is the mean."""
+    mean = f"{network}, mean"
+    return mean if mean in FAMILIES["beyond"] else network
+
+
 def is_shipped(name):
     """Whether this is what a network says that the loop can load."""
-    name, _, output = name.partition(", ")
-    mean = f"{name}, mean" in FAMILIES["beyond"]  # is then what it was shipped with
-    return (config.PRETRAINED_DIR / f"{name}.npz").is_file() and mean == (output == "mean")
+    network = name.partition(", ")[0]
+    return (config.PRETRAINED_DIR / f"{network}.npz").is_file() and as_shipped(network) == name
 
 
 def choose_for_loop(table):

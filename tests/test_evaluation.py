@@ -362,7 +362,7 @@ def test_what_a_reader_of_the_scores_must_know_is_said(prepared_workspace, monke
         "mine, ten views: races of more than 100 faces from 93.0 to 96.0 %, 3.0 points apart",
         "voted: not the images or splits of its training run, so test images may be among those "
         "that it has learned from",
-        "voted: it learned from people's votes, not from FER-2013's labels; see --votes "
+        "voted: it learned from people's votes, not FER-2013's labels alone; see --votes "
         "fer2013new.csv",
     ]
 

@@ -9,7 +9,7 @@ from utils.networks.contract import find_network, networks
 from utils.networks.litert import load_litert
 from utils.preprocessing import GENDERS, crop_face, prepare_face
 
-DEFAULT_EMOTION_MODEL = "emotion_ferplus"
+DEFAULT_EMOTION_MODEL = "emotion_two_labels"
 DEFAULT_GENDER_MODEL = "gender_utk_64"
 UNSURE = "unsure"
 CHILD = "child"
