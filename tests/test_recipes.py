@@ -163,6 +163,7 @@ def test_a_gpu_without_bfloat16_trains_in_float16(prepared_workspace, monkeypatc
         capsys.readouterr().out
     )
     assert "mixed_float16" in run.facts["made_of"]["precision"]
+    assert run.facts["made_of"]["optimizer"]["class"] == "Adam", "as of a run in float32"
     (optimizer,) = optimizers
     assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     assert optimizer.iterations > 0 and np.isfinite(run.history["loss"]).all()

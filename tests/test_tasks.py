@@ -88,13 +88,17 @@ def test_lab_opens_jupyterlab(installed, capfd):
 
 @pytest.mark.parametrize("machine, asked", [("Linux", 1), ("Windows", 0)])
 def test_lab_gets_what_a_gpu_needs(installed, monkeypatch, capfd, machine, asked):
-    calls = []
+    calls, started, start = [], [], subprocess.Popen
     done = subprocess.CompletedProcess([], 0)
     monkeypatch.setattr(installed.subprocess, "run", lambda call, **_: calls.append(call) or done)
+    monkeypatch.setattr(
+        installed.subprocess, "Popen", lambda call, **x: started.append(call) or start(call, **x)
+    )
     monkeypatch.setattr(installed.platform, "system", lambda: machine)
     monkeypatch.setattr(installed.platform, "machine", lambda: "x86_64")
     assert installed.main(["lab", "--version", "--gpu"]) == 0
     assert [call[-1] for call in calls] == ["tensorflow[and-cuda]"] * asked
+    assert started[0][-1] == "--version", "JupyterLab knows no --gpu"
     assert ("on Linux x86_64 alone" in capfd.readouterr().out) == (not asked)
 
 
