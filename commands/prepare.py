@@ -8,6 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import cv2
+
 from utils.data.own import prepare_own
 from utils.realtime.detection import open_detector
 
@@ -28,7 +30,7 @@ def main(arguments=None):
     try:
         detector = open_detector("yunet") if options.cut else None
         prepared = prepare_own(options.folder.resolve(), options.name, detector)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, cv2.error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     used, left_out = len(prepared.labels), prepared.left_out

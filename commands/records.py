@@ -141,7 +141,8 @@ class RunRecord:
     @property
     def is_of_sample(self):
         """Whether it was trained on the drawn sample, whose numbers mean nothing."""
-        return self.dataset in CLASSES and self.facts["train_images"] < SAMPLE_IMAGES
+        of_sample = self.dataset in CLASSES and self.facts["train_images"] < SAMPLE_IMAGES
+        return of_sample or self.dataset == config.DRAWN
 
     def predictions(self, split, averaged=False):
         """Labels and probabilities of a split, as `utils.training.Run.predictions`."""

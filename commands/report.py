@@ -48,6 +48,7 @@ SHARES = {
     *("precision", "recall", "recall low", "recall high", "F1", "macro F1"),
 }
 MAX_TEXT = 300  # of a value that somebody else's file holds
+MAX_FIGURE = 2**21  # bytes
 
 
 def build_report(runs_dir, title):
@@ -93,7 +94,7 @@ def build_report(runs_dir, title):
         trials={x: _table(compare_with_report(TRIALS[x], records)) for x in TRIALS},
         runs_table=_table(tabulate(runs, found)) if runs else None,
         data={x: _table(_data_table(x, runs)) for x in [*CLASSES, *own]},
-        studies=_studies(runs_dir.with_name("tune")),
+        studies=_studies(runs_dir.resolve().with_name("tune")),
         environments=_table(_environments(runs)) if runs else None,
         sections=[_section(x, reference_of(x, references), found[x.name]) for x in runs],
     )
@@ -101,8 +102,9 @@ def build_report(runs_dir, title):
 
 def _studies(folder):
     """Figures of ``python tasks.py tune``, by the reference whose recipe was searched."""
-    pictures = {x.parent.name: x.read_bytes() for x in sorted(folder.glob("*/study.png"))}
-    # It may be somebody else's folder: what is no picture is not shown to them.
+    # It may be somebody else's folder: what is no such picture is not shown to them.
+    files = [x for x in sorted(folder.glob("*/study.png")) if x.is_file()]
+    pictures = {x.parent.name: x.read_bytes() for x in files if x.stat().st_size < MAX_FIGURE}
     known = {name: x for name, x in pictures.items() if x.startswith(b"\x89PNG")}
     return {_clipped(name): base64.b64encode(x).decode() for name, x in known.items()}
 

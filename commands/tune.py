@@ -8,6 +8,7 @@ SLURM array takes the next trial of the same study. The report's authors wished 
 """
 
 import argparse
+import hashlib
 import math
 import sys
 import time
@@ -162,10 +163,12 @@ def next_trial(study, folder, space, first, wanted):
     """
     locks = folder / "locks"
     locks.mkdir(exist_ok=True)
-    with filelock.FileLock(locks / study.study_name):
+    # A digest, as the settings in the name may be longer than a file's name can be.
+    prefix = hashlib.sha256(study.study_name.encode()).hexdigest()[:12]
+    with filelock.FileLock(locks / prefix):
         for old in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             try:
-                with filelock.FileLock(locks / f"{study.study_name} {old.number}", blocking=False):
+                with filelock.FileLock(locks / f"{prefix} {old.number}", blocking=False):
                     _try_again(study, old)
             except filelock.Timeout:
                 pass  # its process lives
@@ -177,7 +180,7 @@ def next_trial(study, folder, space, first, wanted):
         if not trials:
             study.enqueue_trial(first)
         trial = study.ask(space)
-        lock = filelock.FileLock(locks / f"{study.study_name} {trial.number}")
+        lock = filelock.FileLock(locks / f"{prefix} {trial.number}")
         lock.acquire()
     try:
         yield trial
@@ -232,7 +235,7 @@ def run_trial(study, trial, recipe, name, clean, bfloat16, end):
         return
     if run.epochs < recipe.epochs:
         study.tell(trial, state=TrialState.PRUNED)
-        print(f"{run_name}: stopped after {run.epochs} epochs, others are better")
+        print(f"{run.name}: stopped after {run.epochs} epochs, others are better")
         return
     y_true, probabilities = run.predictions("valid")
     study.tell(trial, evaluate(y_true[clean], probabilities[clean])["accuracy"])

@@ -48,6 +48,12 @@ def test_beside_raw_data_that_may_only_be_read_nothing_is_written(workspace, tmp
     assert config.raw_path("utkface") == course / "raw" / "UTKFace"
     for folder in (config.prepared_dir("utkface", "report"), config.models_dir()):
         assert folder.parent == workspace / "data"
+    prepared = course / "utkface" / config.PREPARED_MARKER
+    prepared.parent.mkdir()
+    prepared.touch()  # by whoever may write there
+    (course / "raw" / "UTKFace").rmdir()
+    assert config.prepared_dir("utkface") == prepared.parent
+    assert not config.is_sample_run("utkface")
 
 
 DOWNLOADS = [

@@ -105,11 +105,12 @@ def test_all_files_are_counted_and_persons_and_copies_stay_in_one_split(workspac
     [
         "{:04}.png",  # no name but a number
         "IMG_{}.jpg.png",  # the camera's, the same for all
+        "IMG-202407{:02}-WA0003.png",  # a day is no person
         "{}.png",
     ],
 )
 def test_without_persons_pictures_are_drawn_one_by_one(workspace, names):
-    faces = write_classes(workspace / "faces", [names.format(n) for n in range(14)], ("0", "1"))
+    faces = write_classes(workspace / "faces", [names.format(n) for n in range(10, 24)], ("0", "1"))
     prepared = prepare_own(faces, "others")
     assert prepared.folder == workspace / "data" / "others"
     (note,) = prepared.notes

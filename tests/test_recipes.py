@@ -511,6 +511,19 @@ def built_as(recipe):
     return replace(recipe, arguments=recipe.arguments | imagenet, initial_weights="")
 
 
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({"auxiliary": ("age", "votes")}, "no labels for age"),
+        ({"labels": "ferplus", "class_names": FIVE_EMOTIONS}, "5 classes has no labels for votes"),
+        ({"auxiliary": ("votes",), "architecture": "final"}, "'final' takes no further outputs"),
+    ],
+)
+def test_labels_that_the_data_lack_are_refused(workspace, changes, missing):
+    with pytest.raises(ValueError, match=missing):
+        train_recipe(replace(SMALL, **changes), "asked_too_much")
+
+
 def test_every_reference_has_a_recipe_that_makes_what_it_is_made_of():
     finished, unfinished = load_runs(config.REFERENCE_DIR)
     assert len(finished) > 40 and not unfinished

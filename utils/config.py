@@ -39,6 +39,7 @@ RAW_NAMES = {
     "utkface": ("UTKFace", "UTKFace.tar.gz", "UTKFace.tgz", "UTKFace.tar"),
 }
 PREPARED_MARKER = "prepared.json"  # written last; a folder that has it is this project's own
+DRAWN = "drawn"  # the sample's faces, where notebook 03 takes them for somebody's own
 WHERE_TO_GET = "data/README.md says where to get it"
 # Of a data set of one's own, whose folder lies beside those of the two.
 OWN_NAME = re.compile(r"(?i)(?!fer2013|utkface|raw|models|sample)[a-z0-9][a-z0-9_-]{0,39}")
@@ -72,6 +73,7 @@ def _find(folder, names):
         # Kaggle has input/fer2013/ or input/datasets/OWNER/fer2013/, with or without folders in it.
         places = [folder, *(x for depth in (1, 2, 3) for x in sorted(folder.glob("*/" * depth)))]
         last = folder if folder.name in names else None
+        names = [x for x in names if x != "train.csv"]  # which other data sets have as well
     return next((x / name for name in names for x in places if (x / name).exists()), last)
 
 
@@ -81,6 +83,12 @@ def _writable_data_dir():
     return folder if is_ours else ROOT / "data"
 
 
+def _prepared(name):
+    """Where prepared data are, or, if there are none, will be."""
+    folder = _full_data_dir() / name
+    return folder if (folder / PREPARED_MARKER).is_file() else _writable_data_dir() / name
+
+
 def is_sample_run(dataset):
     """Say whether `dataset` is read from the drawn sample.
 
@@ -88,7 +96,7 @@ def is_sample_run(dataset):
     ----------
     dataset : str
         "fer2013", "utkface", or the name of one's own, which is kept beside the sample where that
-        is forced.
+        is forced; `DRAWN` always is.
 
     Returns
     -------
@@ -104,9 +112,8 @@ def is_sample_run(dataset):
     if setting not in ("", "0", "1"):
         raise ValueError(f"FACELAB_SAMPLE is {setting!r}, expected 1 (sample), 0 (full) or unset")
     if setting or dataset not in RAW_NAMES:
-        return setting == "1"
-    is_prepared = (_writable_data_dir() / dataset).exists()
-    return not (is_prepared or _find(_full_data_dir(), RAW_NAMES[dataset]))
+        return setting == "1" or dataset == DRAWN
+    return not (_prepared(dataset).exists() or _find(_full_data_dir(), RAW_NAMES[dataset]))
 
 
 def data_dir(dataset):
@@ -160,8 +167,8 @@ def imagenet_path():
 def prepared_dir(dataset, split_name="default"):
     """Folder of the prepared class folders; the UTKFace split of the report has its own."""
     _check_dataset(dataset)
-    folder = SAMPLE_DIR if is_sample_run(dataset) else _writable_data_dir()
-    return folder / (dataset if split_name == "default" else f"{dataset}_{split_name}")
+    name = dataset if split_name == "default" else f"{dataset}_{split_name}"
+    return SAMPLE_DIR / name if is_sample_run(dataset) else _prepared(name)
 
 
 def output_dir(dataset):

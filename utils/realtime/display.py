@@ -204,8 +204,9 @@ def _text_width(text, plate):
 
 
 def _drawable(text):
-    """The same in the letters that OpenCV has: without accents."""
-    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    """The same in the letters that OpenCV has: without accents, "?" for other scripts."""
+    plain = "".join(x for x in unicodedata.normalize("NFKD", text) if not unicodedata.combining(x))
+    return plain.encode("ascii", "replace").decode()
 
 
 def _advance(character, plate):

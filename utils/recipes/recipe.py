@@ -233,8 +233,9 @@ def train_recipe(recipe, name, bfloat16=False, callbacks=()):
     ------
     FileNotFoundError, ValueError, RuntimeError
         See `utils.training.train`; also if a network that the recipe names is not there, or is
-        one of another input or other classes.
+        one of another input or other classes, or the recipe's labels are not known of its data.
     """
+    _check_labels(recipe)
     capabilities = compute_capabilities()
     policy = choose_policy(capabilities, bfloat16)
     devices = [f"a GPU of compute capability {x}.{y}" for x, y in capabilities]
@@ -270,6 +271,22 @@ def train_recipe(recipe, name, bfloat16=False, callbacks=()):
             callbacks=callbacks,
             average_views=recipe.average_views,
             keep=keep,
+        )
+
+
+def _check_labels(recipe):
+    asked = {*recipe.auxiliary, *["votes"] * (recipe.labels == "ferplus")}
+    there = {"utkface": {"age", "race", "years"}, "fer2013": {"votes"}}[recipe.dataset]
+    if recipe.classes != CLASSES[recipe.dataset]:
+        there = set()  # votes are for all seven emotions
+    if not asked <= there:
+        raise ValueError(
+            f"{recipe.dataset} with {len(recipe.classes)} classes has no labels for "
+            f"{', '.join(sorted(asked - there))}, expected some of {sorted(there)} or none"
+        )
+    if recipe.auxiliary and recipe.architecture != "compact":
+        raise ValueError(
+            f"the architecture {recipe.architecture!r} takes no further outputs, expected 'compact'"
         )
 
 

@@ -45,7 +45,7 @@ def ask_teachers(names, batches, policy="float32"):
         If a teacher has another input or other classes, or learned on another split.
     """
     teachers = [_load(name, batches, policy) for name in names]
-    checksum = hashlib.sha256(batches.images.tobytes())
+    checksum = hashlib.sha256(policy.encode() + batches.images.tobytes())
     for _, weights_sha256 in teachers:
         checksum.update(weights_sha256.encode())
     path = config.output_dir(batches.prepared.dataset) / "answers" / f"{checksum.hexdigest()}.npy"
