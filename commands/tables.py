@@ -19,7 +19,7 @@ from utils.evaluation import (
     resting_face,
     sharpen,
 )
-from utils.files import replaced_when_done
+from utils.files import read_arrays, replaced_when_done
 from utils.networks.contract import find_network
 from utils.preprocessing import EMOTIONS, FIVE_EMOTIONS, GENDERS
 from utils.robustness import jitter_of
@@ -200,8 +200,7 @@ MOST_JITTER = 0.05  # above the steadiest network
 
 def recorded(name):
     """What `record` has kept: dict of numpy.ndarray by split and kind."""
-    with np.load(config.REFERENCE_DIR / f"{name}.npz") as stored:
-        return dict(stored)
+    return read_arrays(config.REFERENCE_DIR / f"{name}.npz")
 
 
 def record():

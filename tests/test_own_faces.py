@@ -226,19 +226,19 @@ def draw_classes(folder):
 
 @pytest.fixture(scope="module")
 def own_run(tmp_path_factory):
-    """The cells of notebook 03, Your turn 4, on a small network in place of ours; shipped."""
+    """The cells of notebook 03, Your turn 5, on a small network in place of ours; shipped."""
     folder = tmp_path_factory.mktemp("own")
     with pytest.MonkeyPatch.context() as patch:
         move_project(patch, folder)
         for name, (network, contract) in (("emotion_ferplus", EMOTION), ("gender_utk_64", GENDER)):
             save_network(network, contract, config.PRETRAINED_DIR / f"{name}.npz")
         draw_classes(folder / "faces")
-        mine = data.prepare_own(folder / "faces", "drawn")
+        mine = data.prepare_own(folder / "faces", "masks")
 
         shipped, contract = load_network("emotion_ferplus")
         settings = {"batch_size": 16, "augmentation": "flip", "seed": 0}
-        own_train = load_batches("drawn", "train", contract.face_input, **settings)
-        own_valid = load_batches("drawn", "valid", contract.face_input)
+        own_train = load_batches("masks", "train", contract.face_input, **settings)
+        own_valid = load_batches("masks", "valid", contract.face_input)
         shipped.trainable = False  # batch normalisation keeps its stored means, too
         x = layers.Dense(len(mine.class_names))(shipped.layers[-2].input)
         own_model = keras.Model(shipped.input, layers.Activation("softmax")(x))
@@ -262,7 +262,7 @@ def own_run(tmp_path_factory):
 def test_a_run_on_own_faces_is_found_and_has_its_own_classes(own_run):
     run = own_run
     assert load_run("drawn_faces").class_names == CLASSES
-    images, y_true, _ = data.load_split("drawn", "test", run.contract.face_input)
+    images, y_true, _ = data.load_split("masks", "test", run.contract.face_input)
     stored_true, stored = run.predictions("test")
     np.testing.assert_array_equal(stored_true, y_true)
     np.testing.assert_allclose(run.load_model().predict(images, verbose=0), stored, atol=1e-5)
@@ -273,7 +273,7 @@ def test_a_run_on_own_faces_is_found_and_has_its_own_classes(own_run):
         changed = any(not np.allclose(*pair, atol=1e-3) for pair in pairs)
         assert not (changed and isinstance(after, layers.BatchNormalization))
     _, contract = load_network("drawn_faces")
-    assert contract.class_names == CLASSES and contract.trained_on == "drawn, run drawn_faces"
+    assert contract.class_names == CLASSES and contract.trained_on == "masks, run drawn_faces"
     assert contract.face_input == EMOTION[1].face_input
 
 
@@ -300,7 +300,7 @@ def test_a_run_on_own_faces_is_checked_and_reported_as_others(own_run, monkeypat
     assert check(record, {}) == [] and not record.is_of_sample
     monkeypatch.setattr(config, "REFERENCE_DIR", REFERENCES)
     page = build_report(run.folder.parent, "x")
-    assert all(f">{name}<" in page for name in (*CLASSES, "drawn")) and "SAMPLE" not in page
+    assert all(f">{name}<" in page for name in (*CLASSES, "masks")) and "SAMPLE" not in page
 
 
 def test_names_of_classes_are_shown_as_they_are():

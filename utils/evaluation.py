@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest
 from sklearn.metrics import classification_report, confusion_matrix, f1_score, log_loss
 
 from utils.preprocessing import EMOTIONS
@@ -81,41 +81,6 @@ def evaluate(y_true, probabilities):
             f1_score(y_true, y_pred, labels=labels, average="macro", zero_division=0)
         ),
     }
-
-
-def macro_f1_interval(y_true, probabilities, num_draws=1000, seed=0):
-    """Bootstrap a 95 % interval of macro F1, for which there is no formula.
-
-    Images are drawn anew, with repetition; the interval holds the middle 95 % of the draws. A class
-    of which a draw has no image counts as 0 there, so each needs a dozen images or more. Taught in
-    notebooks 03 and 04.
-
-    Parameters
-    ----------
-    y_true : numpy.ndarray, int, (n,)
-    probabilities : numpy.ndarray, float, (n, num_classes)
-    num_draws, seed : int
-
-    Returns
-    -------
-    tuple of float
-        Its ends.
-    """
-    labels = range(probabilities.shape[1])
-
-    def macro_f1(truth, answers):
-        return f1_score(truth, answers, labels=labels, average="macro", zero_division=0)
-
-    drawn = bootstrap(
-        (y_true, probabilities.argmax(axis=1)),
-        macro_f1,
-        paired=True,
-        vectorized=False,
-        n_resamples=num_draws,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return tuple(float(end) for end in drawn.confidence_interval)
 
 
 def confusion(y_true, probabilities):
