@@ -25,7 +25,6 @@ from commands.records import read_run as read_run
 from commands.records import read_runs as read_runs
 from utils import config
 from utils.data.prepared import fingerprint, load_prepared
-from utils.preprocessing import CLASSES
 
 WEIGHTS_NAME = "model.weights.h5"  # as utils.networks.storage has it, which needs TensorFlow
 MAX_WEIGHTS = 2**31
@@ -107,8 +106,7 @@ def _check_probabilities(record):
 
 
 def _check_classes(record):
-    known = CLASSES.get(record.dataset, record.class_names)
-    if others := [name for name in record.class_names if name not in known]:
+    if others := [name for name in record.class_names if name not in record.known_classes]:
         yield f"{record.dataset} has no classes {', '.join(others)}"
 
 
@@ -194,7 +192,7 @@ def _callbacks(record, besides=()):
 
 def _check_images(record):
     data, said = record.made_of.get("data"), record.facts["train_images"]
-    if data and len(record.class_names) == len(CLASSES.get(record.dataset, record.class_names)):
+    if data and len(record.class_names) == len(record.known_classes):
         if said != (images := data["train"]["images"]):
             yield f"run.json says {said:,} training images, but its data have {images:,}"
 
@@ -321,7 +319,7 @@ def _ask_best_known(record):
     if record.dataset not in BEST_KNOWN:
         return
     what, best = BEST_KNOWN[record.dataset]
-    if len(record.class_names) == len(CLASSES[record.dataset]) and record.test["accuracy"] > best:
+    if len(record.class_names) == len(record.known_classes) and record.test["accuracy"] > best:
         yield (
             f"test accuracy {record.test['accuracy']:.1%} is above the best that is known of "
             f"{what} ({best:.0%}): which other data was it trained on?"

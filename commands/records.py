@@ -139,6 +139,11 @@ class RunRecord:
         return self.facts.get("id")
 
     @property
+    def known_classes(self):
+        """All classes of its data set; of one's own no others are known than the run's."""
+        return CLASSES.get(self.dataset, self.class_names)
+
+    @property
     def is_of_sample(self):
         """Whether it was trained on the drawn sample, whose numbers mean nothing."""
         of_sample = self.dataset in CLASSES and self.facts["train_images"] < SAMPLE_IMAGES

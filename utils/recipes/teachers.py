@@ -92,11 +92,8 @@ def _load(name, batches, policy):
         model, checksum = build_with_weights(path, contract), sha256_of(path)
     else:
         run = load_run(name)
-        model, contract, checksum = (
-            only_class(run.load_model()),
-            run.contract,
-            run.facts["weights_sha256"],
-        )
+        model, contract = only_class(run.load_model()), run.contract
+        checksum = run.facts["weights_sha256"]
         split_name = run.facts["made_of"]["batches"]["split_name"]
     if split_name != batches.split_name:
         raise ValueError(
