@@ -2,12 +2,14 @@
 
 import os
 
+import pytest
+
 os.environ["FACELAB_SAMPLE"] = "1"
 
 
 def pytest_sessionstart(session):
-    if session.config.option.collectonly:
-        return
+    if session.config.option.collectonly or hasattr(session.config, "workerinput"):
+        return  # a worker of pytest-xdist comes after the process that has done it
     from utils import config
     from utils.files import remove
 
@@ -17,3 +19,17 @@ def pytest_sessionstart(session):
         config.prepared_dir("utkface", "report"),
     ):
         remove(leftover)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneProcessAFile(LoadScopeScheduling):
+        """All notebooks count as one: 03 needs what 01 has prepared."""
+
+        def _split_scope(self, nodeid):
+            path, _, _ = nodeid.partition("::")
+            return "notebooks" if path.endswith(".ipynb") else path
+
+    return OneProcessAFile(config, log)

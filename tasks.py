@@ -36,7 +36,7 @@ STAMP = VENV / "installed.sha256"
 REST = "# ---"  # the line of requirements.txt after which comes what run does not need
 COMMANDS = {
     "run": ["-m", "commands.run"],
-    "test": ["-m", "pytest"],
+    "test": ["-m", "pytest", "-n", "2"],
     "prepare": ["-m", "commands.prepare"],
     "train": ["-m", "commands.train"],
     "tune": ["-m", "commands.tune"],

@@ -400,6 +400,9 @@ def _fit(model, run, train_batches, valid_batches, epochs, class_weight, callbac
     if 0 < done < epochs:
         resumed_after = [*run.facts.get("resumed_after", []), done]
         write_json(run.folder / "run.json", run.facts | {"resumed_after": resumed_after})
+    # Metrics make their variables when they are first asked; asked in `fit`, the step of training
+    # is traced twice, which takes seconds.
+    model.evaluate(valid_batches.dataset().take(1), verbose=0)
     model.fit(
         train_batches.dataset(epochs_done=done),
         validation_data=valid_batches.dataset(),
