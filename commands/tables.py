@@ -53,9 +53,11 @@ FAMILIES = {
         "ensemble: two seeds and _mean": "both other seeds and `emotion_fer_distilled_mean`",
         "emotion_ferplus": "`emotion_fer_distilled`, fine-tuned on FER+ votes",
         "emotion_ferplus_camera": "the same from `emotion_fer_distilled_camera`",
-        "emotion_two_labels": "outputs for labels and votes; camera changes; patient teacher",
+        "emotion_two_labels": "outputs for labels and votes; camera changes",
         "emotion_two_labels, votes": "its output for votes",
         "emotion_two_labels, mean": "the mean of both, rare emotions raised",
+        "emotion_two_labels_patient": "patient teacher, half the epochs, stronger changes",
+        "emotion_two_labels_patient, votes": "its output for votes",
         "gender_utk_64": "64 pixels, auxiliary heads for age and race",
         "gender_utk_64_distilled": "knowledge distillation from `gender_utk_64`",
         "gender_utk_64_both": "fine-tuned from it, two teachers",
@@ -106,6 +108,7 @@ LEARNED_FROM_VOTES = (
     "emotion_ferplus_camera",
     "emotion_two_labels, votes",
     "emotion_two_labels, mean",
+    "emotion_two_labels_patient, votes",
 )
 OWN_LABELS = "FER-2013's own labels"
 # Runs that differ by their seed alone; where one of these is named, the mean of the three counts.
@@ -147,8 +150,12 @@ CHANGES = (
     ),
     ("FER+ votes from that network", "emotion_ferplus_camera", "emotion_ferplus", TAUGHT, ""),
     (
-        *("two outputs, camera changes, patient teacher; 20 epochs", "emotion_two_labels"),
+        *("two outputs, camera changes; 40 epochs", "emotion_two_labels"),
         *("emotion_fer_distilled", TAUGHT, "balanced recall and jitter gain"),
+    ),
+    (
+        *("patient teacher, half the epochs", "emotion_two_labels_patient"),
+        *("emotion_two_labels", TAUGHT, "it met stronger changes too"),
     ),
     ("ensemble, ten views", "ensemble: three seeds", TAUGHT, TAUGHT, "three times the work"),
     (
