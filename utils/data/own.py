@@ -5,22 +5,12 @@ from hashlib import sha256
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from utils import config
 from utils.data.fer import TO_SPLIT
-from utils.data.prepared import (
-    LEFT_OUT_COLUMNS,
-    MARKER,
-    SPLITS,
-    PreparedDataset,
-    empty_classes,
-    load_unchanged,
-    make_class_folders,
-    save_tables,
-)
-from utils.data.raw import files_in, printable, state_of
-from utils.files import decode_image, encode_image, replaced_when_done
+from utils.data.prepared import SPLITS, prepare_once
+from utils.data.raw import printable
+from utils.files import decode_image, encode_image
 from utils.preprocessing import crop_face, face_input_for, rescale
 
 SIDE = 200  # pixels, the larger one of what is kept: no network of the project sees more
@@ -54,7 +44,7 @@ def prepare_own(source, name="mine", detector=None, seed=0):
     Returns
     -------
     PreparedDataset
-        `labels` has the columns file, split, label, person, item, sha256 (of the pixels).
+        `labels` has the columns file, split, label, item, sha256 (of the pixels), person.
 
     Raises
     ------
@@ -63,15 +53,22 @@ def prepare_own(source, name="mine", detector=None, seed=0):
     """
     if not config.OWN_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for your own pictures: {config.OWN_NAME_RULE}")
-    destination, class_names = config.prepared_dir(name), _class_folders(source)
-    raw = [*state_of(source), type(detector).__name__]
-    prepared = load_unchanged(destination, raw, seed)
-    if prepared:
-        return prepared
-    with replaced_when_done(destination, MARKER) as partial:
-        make_class_folders(partial, class_names)
-        found, rows, left_out = _write_faces(source, class_names, partial, detector)
-        labels = pd.DataFrame(rows, columns=["file", "split", "label", "person", "item", "sha256"])
+    class_names, seen = _class_folders(source), {}
+
+    def read(item, content):
+        label, *below = item.split("/")
+        if not below or label not in class_names:
+            raise ValueError("not in a class folder")
+        face = _face_in(decode_image(content), detector)
+        digest = sha256(face.tobytes()).hexdigest()
+        if seen.setdefault(digest, item) != item:
+            there = seen[digest].split("/")[0]
+            raise ValueError(f"the same picture again{f', also in {there}' * (there != label)}")
+        match = PERSON.fullmatch(below[-1].rpartition(".")[0])
+        person = match[1].lower() if match else ""
+        return {"label": label, "sha256": digest, "person": person}, encode_image(face)
+
+    def arrange(labels, left_out, source):
         counts = labels["label"].value_counts().reindex(class_names, fill_value=0)
         if counts.min() < LEAST_PICTURES:
             why = pd.Series([reason for _, reason in left_out], dtype=str).mode()
@@ -80,23 +77,12 @@ def prepare_own(source, name="mine", detector=None, seed=0):
                 f"used, expected at least {LEAST_PICTURES} in each class folder; {len(left_out)} "
                 f"files of {source.name} were left out{''.join(f', most as: {x}' for x in why[:1])}"
             )
-        labels["split"], note = _draw_splits(labels, seed)
-        files = labels["split"] + "/" + labels["label"] + "/" + labels["file"]
-        for old, new in zip(labels["file"], files):
-            (partial / old).rename(partial / new)
-        prepared = PreparedDataset(
-            folder=destination,
-            dataset=name,
-            source=source.name,
-            found=found,
-            labels=labels.assign(file=files),
-            left_out=pd.DataFrame(left_out, columns=LEFT_OUT_COLUMNS),
-            notes=(note, *empty_classes(labels, class_names)),
-            seed=seed,
-            raw=raw,
-        )
-        save_tables(prepared, partial)
-    return prepared
+        splits, note = _draw_splits(labels, seed)
+        return splits, [note]
+
+    expected = f"at least {LEAST_PICTURES} pictures in each class folder"
+    by = [type(detector).__name__]
+    return prepare_once(name, read, arrange, expected, source, seed=seed, by=by)
 
 
 def _class_folders(source):
@@ -112,28 +98,6 @@ def _class_folders(source):
             "if it holds the splits train and test, give one of these"
         )
     return names
-
-
-def _write_faces(source, class_names, folder, detector):
-    """Write what can be used as PNG; return how much was found, rows of labels, rows left out."""
-    found, labels, left_out, seen = 0, [], [], {}
-    for item, content, reason in tqdm(files_in(source), desc=source.name, leave=False):
-        (label, *below), file, found = item.split("/"), f"{found:05d}.png", found + 1
-        try:
-            if reason or not below or label not in class_names:
-                raise ValueError(reason or "not in a class folder")
-            face = _face_in(decode_image(content), detector)
-            digest = sha256(face.tobytes()).hexdigest()
-            if seen.setdefault(digest, item) != item:
-                there = seen[digest].split("/")[0]
-                raise ValueError(f"the same picture again{f', also in {there}' * (there != label)}")
-        except ValueError as error:
-            left_out.append((item, str(error)))
-            continue
-        (folder / file).write_bytes(encode_image(face))
-        person = PERSON.fullmatch(below[-1].rpartition(".")[0])
-        labels.append((file, "", label, person[1].lower() if person else "", item, digest))
-    return found, labels, left_out
 
 
 def _face_in(picture, detector):
