@@ -31,7 +31,7 @@ from utils.evaluation import evaluate
 from utils.files import read_json, remove, replaced_when_done, sha256_of, write_json
 from utils.models import count_parameters
 from utils.networks.contract import OWN_ARCHITECTURE, ModelContract
-from utils.networks.precision import as_float32
+from utils.networks.precision import with_policy
 from utils.networks.storage import (
     WEIGHTS_NAME,
     check_that_it_loads,
@@ -228,7 +228,7 @@ def train(
         return ours
     keep = keep or model
     if not run:
-        check_that_it_loads(as_float32(keep))
+        check_that_it_loads(with_policy(keep))
         _check_outputs(keep, valid_batches)
         with _claimed(runs_dir, name, made_of) as run:
             if not run.is_finished:  # by another process, while this one got ready
@@ -461,7 +461,7 @@ class _Record(keras.callbacks.Callback):
 
 def _score_and_keep(model, run, valid_batches, average_views):
     """Write predictions, weights and, last, that the run is finished."""
-    model = as_float32(model)  # what computed in bfloat16 would be slow on the next machine
+    model = with_policy(model)  # what computed in bfloat16 would be slow on the next machine
     predictions = {}
     further = [x for output in model.outputs[1:] for x in model.layers if x.output is output]
     for batches in (valid_batches, valid_batches.of("test")):
