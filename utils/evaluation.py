@@ -5,12 +5,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from scipy.stats import binomtest
-from sklearn.metrics import (
-    confusion_matrix,
-    f1_score,
-    log_loss,
-    precision_recall_fscore_support,
-)
+from sklearn import metrics
 
 from utils.preprocessing import EMOTIONS
 
@@ -81,22 +76,21 @@ def evaluate(y_true, probabilities):
     correct = int((y_pred == y_true).sum())
     low, high = wilson_interval(correct, len(y_true))
     labels = range(probabilities.shape[1])
+    macro_f1 = metrics.f1_score(y_true, y_pred, labels=labels, average="macro", zero_division=0)
     return {
         "n": len(y_true),
         "correct": correct,
         "accuracy": correct / len(y_true),
         "low": low,
         "high": high,
-        "macro_f1": float(
-            f1_score(y_true, y_pred, labels=labels, average="macro", zero_division=0)
-        ),
+        "macro_f1": float(macro_f1),
     }
 
 
 def confusion(y_true, probabilities):
     """Confusion matrix, int (num_classes, num_classes): rows are true, columns predicted."""
     labels = range(probabilities.shape[1])
-    return confusion_matrix(y_true, probabilities.argmax(axis=1), labels=labels)
+    return metrics.confusion_matrix(y_true, probabilities.argmax(axis=1), labels=labels)
 
 
 def per_class(y_true, probabilities, class_names):
@@ -107,7 +101,7 @@ def per_class(y_true, probabilities, class_names):
     pandas.DataFrame
         precision, recall, recall low, recall high, F1, n; indexed by class name.
     """
-    scores = precision_recall_fscore_support(
+    scores = metrics.precision_recall_fscore_support(
         y_true, probabilities.argmax(axis=1), labels=range(len(class_names)), zero_division=0
     )
     ends = _intervals(confusion(y_true, probabilities).diagonal(), scores[3])
@@ -307,7 +301,7 @@ def fit_temperature(y_true, probabilities):
 
     def loss(log_temperature):
         calibrated = sharpen(probabilities, np.exp(log_temperature))
-        return log_loss(y_true, calibrated, labels=range(probabilities.shape[1]))
+        return metrics.log_loss(y_true, calibrated, labels=range(probabilities.shape[1]))
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
