@@ -22,7 +22,6 @@ import time
 import zipfile
 from collections import Counter
 from pathlib import Path
-from unittest import mock
 
 import cv2
 import numpy as np
@@ -31,7 +30,6 @@ from submissions import make_run
 
 from commands.checks import check, read_references
 from commands.records import read_run
-from utils import config
 from utils.data.fer import prepare_fer
 from utils.data.prepared import read_prepared
 from utils.data.utk import prepare_utk
@@ -78,9 +76,7 @@ def prepares(prepare, source, expected):
 
     def use():
         folder = source.parent / "prepared"
-        places = {"find_raw": lambda _: source, "prepared_dir": lambda *_: folder}
-        with mock.patch.multiple(config, **places):
-            prepared = prepare()
+        prepared = prepare(source=source, destination=folder)
         used, left_out = prepared.labels, prepared.left_out
         assert len(used) + len(left_out) == prepared.found == expected
         again = read_prepared(folder)

@@ -156,16 +156,15 @@ def test_a_tar_that_declares_too_much_is_refused_before_it_is_read(workspace, mo
 def test_a_file_that_is_too_large_is_left_out(workspace, monkeypatch):
     monkeypatch.setattr(raw_data, "MAX_FILE_BYTES", 5000)
     write_tar(workspace / "data" / "raw" / "UTKFace.tar")
-    folder = workspace / "data" / "raw" / "UTKFace"
-    shutil.copytree(config.SAMPLE_DIR / "raw" / "UTKFace", folder)
+    shutil.copytree(config.SAMPLE_DIR / "raw" / "UTKFace", workspace / "data" / "raw" / "UTKFace")
     left_out = []
     for name in ("UTKFace", "UTKFace.tar"):
-        prepared = prepare_utk()
-        assert prepared.source == name
+        prepared = prepare_utk(
+            source=workspace / "data" / "raw" / name, destination=workspace / "data" / f"of_{name}"
+        )
         assert prepared.found == len(prepared.labels) + len(prepared.left_out)
         too_large = prepared.left_out["reason"].str.endswith("bytes, more than a picture can have")
         left_out.append(too_large.sum())
-        shutil.rmtree(folder, ignore_errors=True)
     assert left_out[0] == left_out[1] > 1
 
 

@@ -53,10 +53,15 @@ TO_EMOTION = _inverse(EMOTION_NAMES)
 CODE_TO_EMOTION = {str(code): emotion for code, emotion in enumerate(EMOTIONS)}
 
 
-def prepare_fer():
+def prepare_fer(source=None, destination=None):
     """Prepare FER-2013, or load its tables when that was done before from these raw data.
 
     Taught in notebooks/01_prepare_fer.ipynb. Raw data are only read.
+
+    Parameters
+    ----------
+    source, destination : pathlib.Path, optional
+        Raw file or folder, and where the class folders go; by default those of `utils.config`.
 
     Returns
     -------
@@ -95,7 +100,7 @@ def prepare_fer():
     def items(source):
         return files_in(source) if source.is_dir() else _read_csv(source)
 
-    return prepare_once("fer2013", read, _with_each_split, EXPECTED, items=items)
+    return prepare_once("fer2013", read, _with_each_split, EXPECTED, source, destination, items)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ LEAST_PICTURES, LEAST_PERSONS, MOST_CLASSES = 7, 3, 50
 PERSON = re.compile(r"((?:(?!\d{6}).)*?)[\s_.(-]*\d{1,5}\D*")
 
 
-def prepare_own(source, name="mine", detector=None, seed=0):
+def prepare_own(source, name="mine", detector=None):
     """Prepare pictures of one's own, or load their tables when that was done before.
 
     A folder for each class, with pictures of any form and size; they are only read. A picture that
@@ -38,8 +38,6 @@ def prepare_own(source, name="mine", detector=None, seed=0):
     detector : object with ``detect(frame)``, optional
         See `utils.realtime.detection`. The face in each picture is cut out as the loop cuts it; a
         picture with several is left out. None: each picture is a face.
-    seed : int
-        Of the draw.
 
     Returns
     -------
@@ -77,12 +75,12 @@ def prepare_own(source, name="mine", detector=None, seed=0):
                 f"used, expected at least {LEAST_PICTURES} in each class folder; {len(left_out)} "
                 f"files of {source.name} were left out{''.join(f', most as: {x}' for x in why[:1])}"
             )
-        splits, note = _draw_splits(labels, seed)
+        splits, note = _draw_splits(labels)
         return splits, [note]
 
     expected = f"at least {LEAST_PICTURES} pictures in each class folder"
     by = [type(detector).__name__]
-    return prepare_once(name, read, arrange, expected, source, seed=seed, by=by)
+    return prepare_once(name, read, arrange, expected, source, by=by)
 
 
 def _class_folders(source):
@@ -109,7 +107,7 @@ def _face_in(picture, detector):
     return rescale(picture, min(1, SIDE / max(picture.shape[:2])))
 
 
-def _draw_splits(labels, seed):
+def _draw_splits(labels):
     """Split of each picture, and a note on how it was drawn."""
     named = labels["person"] != ""
     number = labels.loc[named, "person"].nunique()
@@ -117,13 +115,13 @@ def _draw_splits(labels, seed):
     counts = pd.crosstab(groups, labels["label"])
     if 0 < 2 * number <= len(labels) and (counts > 0).sum().min() >= LEAST_PERSONS:
         # Of many draws the one that leaves no class out, and is nearest to the shares of each.
-        draws = np.random.default_rng(seed).choice(len(SPLITS), (1000, len(counts)), p=SHARES)
+        draws = np.random.default_rng(0).choice(len(SPLITS), (1000, len(counts)), p=SHARES)
         drawn = [np.eye(len(SPLITS))[x].T @ counts.to_numpy() for x in draws]
         wanted = np.outer(SHARES, counts.sum())
         faults = [((x == 0).sum(), abs(x / wanted - 1).max()) for x in drawn]
         splits = dict(zip(counts.index, np.array(SPLITS)[draws[faults.index(min(faults))]]))
         return groups.map(splits), f"Split by person: {number}, as the names of the files say."
-    turns = labels.sample(frac=1, random_state=seed).groupby("label").cumcount() % LEAST_PICTURES
+    turns = labels.sample(frac=1, random_state=0).groupby("label").cumcount() % LEAST_PICTURES
     return turns.map({0: "valid", 1: "test"}).fillna("train"), (
         "Split picture by picture, as the names of the files do not tell persons apart: a face may "
         "be in several splits, and figures say little about other people."

@@ -88,8 +88,8 @@ def prepare_once(
     arrange,
     expected,
     source=None,
+    destination=None,
     items=files_in,
-    split_name="default",
     seed=0,
     by=(),
 ):
@@ -99,8 +99,8 @@ def prepare_once(
 
     Parameters
     ----------
-    dataset, split_name : str
-        See `load_prepared`.
+    dataset : str
+        "fer2013", "utkface", or the name of one's own.
     read : callable
         Takes an item and its content; gives what `labels` is to hold of it (dict), and the bytes
         of the picture to be written. A ValueError says why the item is left out.
@@ -109,8 +109,8 @@ def prepare_once(
         each row, and notes.
     expected : str
         What should be there, for the message where nothing is.
-    source : pathlib.Path, optional
-        Raw file or folder; by default that of `utils.config`.
+    source, destination : pathlib.Path, optional
+        Raw file or folder, and where the class folders go; by default those of `utils.config`.
     items : callable
         As `utils.data.raw.files_in`.
     seed : int
@@ -130,7 +130,7 @@ def prepare_once(
         If the folder is there but was not written by this project, as it may be somebody's raw
         data; or no item can be used, with the most frequent reason.
     """
-    folder = config.prepared_dir(dataset, split_name)
+    folder = destination or config.prepared_dir(dataset)
     source = source or config.find_raw(dataset)  # none is needed where data are prepared
     raw = source and [*state_of(source), *by]
     if folder.is_dir():

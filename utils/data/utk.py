@@ -24,7 +24,7 @@ NAME = re.compile(r"^(?P<age>\d{1,3})_(?P<gender>[01])_(?P<race>[0-4])_\d{14,}")
 SPLIT_SIZES = {"default": (0.10, 0.10), "report": ((200, 200), (100, 100))}
 
 
-def prepare_utk(split_name="default", seed=0):
+def prepare_utk(split_name="default", seed=0, source=None, destination=None):
     """Prepare UTKFace, or load its tables when that was done before from these raw data.
 
     Taught in notebooks/02_prepare_utk.ipynb. Raw files are copied, byte by byte, never moved.
@@ -38,6 +38,8 @@ def prepare_utk(split_name="default", seed=0):
         100 + 100, the rest for training. The sample is too small for the latter: it gets 80/10/10.
     seed : int
         Of the draw.
+    source, destination : pathlib.Path, optional
+        Raw file or folder, and where the class folders go; by default those of `utils.config`.
 
     Returns
     -------
@@ -76,8 +78,9 @@ def prepare_utk(split_name="default", seed=0):
             raise ValueError(f"{source} has {error}") from error
         return splits, _note_on_sizes(labels.pop("is_crop"))
 
+    destination = destination or config.prepared_dir("utkface", split_name)
     expected = "names such as 25_1_0_20170116174525125.jpg"
-    return prepare_once("utkface", read, arrange, expected, split_name=split_name, seed=seed)
+    return prepare_once("utkface", read, arrange, expected, source, destination, seed=seed)
 
 
 def _note_on_sizes(is_crop):
