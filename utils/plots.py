@@ -31,7 +31,7 @@ def plot_images(images, titles, columns=7):
     matplotlib.figure.Figure
     """
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.3 * columns, 1.5 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.3 * columns, 1.495 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles):
