@@ -189,7 +189,7 @@ def test_temperature_is_found_again():
 def test_reliability_by_hand():
     # Two images at 0.9, one of them wrong; one at 0.5 and right: |0.9 - 0.5| 2/3 + |0.5 - 1| 1/3
     probabilities = np.vstack([one_hot([0, 1], 0.9), one_hot([2], 0.5)])
-    bins = reliability(np.array([0, 0, 2]), probabilities, num_bins=5)
+    bins = reliability(np.array([0, 0, 2]), probabilities)
     assert bins["n"].tolist() == [1, 2]
     assert bins["accuracy"].tolist() == [1, 0.5]
     assert calibration_error(bins) == pytest.approx(0.4 * 2 / 3 + 0.5 / 3)

@@ -69,7 +69,7 @@ def test_other_forms_of_fer_have_no_rows(votes_file):
 
 def test_missing_votes_say_what_was_looked_for(prepared_workspace):
     (config.data_dir("fer2013") / "raw" / "ferplus_votes.csv").unlink()
-    with pytest.raises(FileNotFoundError, match="fer2013new.csv and ferplus_votes.csv"):
+    with pytest.raises(FileNotFoundError, match="fer2013new.csv, ferplus_votes.csv"):
         load_votes("test")
 
 

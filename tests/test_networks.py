@@ -15,9 +15,9 @@ from utils.networks.contract import SHIPPED_NAME, ModelContract, find_network, n
 from utils.networks.folding import fold_normalization
 from utils.networks.precision import (
     FusedBatchNormalization,
-    as_float32,
     choose_policy,
     fuse_normalization,
+    with_policy,
 )
 from utils.networks.storage import (
     calibrate,
@@ -288,9 +288,9 @@ def test_what_computed_in_bfloat16_computes_in_float32_with_the_same_weights(mod
     half.set_weights(model.get_weights())
     assert {layer.compute_dtype for layer in half.layers} == {"bfloat16", "float32"}
     half.compile("sgd", lambda y_true, y_pred: 0.0)  # a loss that no file can describe
-    whole = as_float32(half)
+    whole = with_policy(half)
     assert {layer.compute_dtype for layer in whole.layers} == {"float32"}
     assert {type(x) for x in whole.layers} == {type(x) for x in model.layers}
     np.testing.assert_allclose(outputs(whole), outputs(model), atol=1e-6)
     assert 1e-5 < np.abs(outputs(half) - outputs(model)).max() < 0.05
-    assert as_float32(model) is model
+    assert with_policy(model) is model

@@ -38,7 +38,7 @@ def test_overlap_by_hand():
 
 def test_a_face_is_followed_while_the_detector_is_blind():
     detector = Detector([(100, 80, 80, 80)])
-    tracker = FaceTracker(detector, keep_for=30)
+    tracker = FaceTracker(detector)
     for _ in range(2):
         tracker.update(frame_with((100, 80)))
     detector.boxes = []
@@ -62,12 +62,12 @@ def test_a_face_that_comes_nearer_gets_a_larger_box():
 
 def test_an_unseen_face_is_dropped_in_time():
     detector = Detector([(100, 80, 80, 80)])
-    tracker = FaceTracker(detector, keep_for=5)
+    tracker = FaceTracker(detector)
     for _ in range(2):
         tracker.update(frame_with((100, 80)))
     detector.boxes = []
-    lengths = [len(tracker.update(frame_with((100, 80)))) for _ in range(7)]
-    assert lengths == [1] * 5 + [0] * 2
+    lengths = [len(tracker.update(frame_with((100, 80)))) for _ in range(32)]
+    assert lengths == [1] * 30 + [0] * 2
 
 
 def test_what_was_seen_once_is_dropped_at_the_next_search():

@@ -9,7 +9,6 @@ from stand_ins import damage_content, damage_header
 
 from utils import config
 from utils.data import raw as raw_data
-from utils.data import utk
 from utils.data.prepared import audit, load_prepared
 from utils.data.utk import draw_splits, parse_name, prepare_utk
 from utils.files import encode_image
@@ -201,21 +200,6 @@ def test_a_folder_is_accounted_for_whatever_lies_in_it_and_is_read_back_the_same
         sum(item.endswith("deep/33_0_0_20170116174525125.jpg") for item in again.labels["item"])
         == 1
     )
-
-
-def test_a_picture_that_goes_while_it_is_read_is_said(workspace, monkeypatch):
-    folder = workspace / "data" / "raw" / "UTKFace"
-    shutil.copytree(config.SAMPLE_DIR / "raw" / "UTKFace", folder)
-    draw = utk.draw_splits
-
-    def draw_and_delete(*arguments, **settings):
-        sorted(folder.iterdir())[3].unlink()
-        return draw(*arguments, **settings)
-
-    monkeypatch.setattr(utk, "draw_splits", draw_and_delete)
-    with pytest.raises(ValueError, match="UTKFace changed while it was read"):
-        prepare_utk()
-    assert not config.prepared_dir("utkface").exists()
 
 
 def test_a_picture_of_another_size_is_said(workspace):

@@ -137,7 +137,7 @@ def find_raw(dataset, names=()):
     return _find(data_dir(dataset), names or RAW_NAMES[dataset])
 
 
-def raw_path(dataset):
+def raw_path(dataset, names=()):
     """The same, where there must be one.
 
     Raises
@@ -145,11 +145,11 @@ def raw_path(dataset):
     FileNotFoundError
         If there is none, with the names that were looked for.
     """
-    found = find_raw(dataset)
+    found = find_raw(dataset, names)
     if found is None:
         raise FileNotFoundError(
             f"no raw data of {dataset} in {data_dir(dataset)} or its folder raw: looked for "
-            f"{', '.join(RAW_NAMES[dataset])}; {WHERE_TO_GET}"
+            f"{', '.join(names or RAW_NAMES[dataset])}; {WHERE_TO_GET}"
         )
     return found
 

@@ -92,34 +92,29 @@ def compare_with_report(trials, runs):
     rows = []
     for trial in trials:
         correct = round(trial.accuracy * trial.n)
-        row = _columns("report", trial.epochs, trial.accuracy, correct, trial.n)
+        said = {"accuracy": trial.accuracy, "correct": correct, "n": trial.n}
+        row = _columns("report", trial.epochs, said)
         ours, yours = reference(trial.run), runs.get(trial.run)
         at_epoch = ours.facts.get("at_epoch", {}).get(str(trial.at_epoch))
-        if at_epoch:  # after an earlier epoch, of which only the scores are kept
-            scores = at_epoch["test"]
-        else:
-            scores = evaluate(*ours.predictions("test"))
-        row |= _run_columns("ours", trial, trial.at_epoch or ours.epochs, scores)
+        # After an earlier epoch only the scores are kept.
+        scores = at_epoch["test"] if at_epoch else evaluate(*ours.predictions("test"))
+        row |= _columns("ours", trial.at_epoch or ours.epochs, scores, trial)
         if yours and not yours.is_reference:
-            scores = evaluate(*yours.predictions("test"))
-            row |= _run_columns("yours", trial, yours.epochs, scores)
+            row |= _columns("yours", yours.epochs, evaluate(*yours.predictions("test")), trial)
         rows.append(row | {"trial": trial.name})
     table = pd.DataFrame(rows).set_index("trial")
     return table.astype({name: "Int64" for name in table if name.endswith((" epochs", " n"))})
 
 
-def _columns(whose, epochs, accuracy, correct, n):
-    low, high = wilson_interval(correct, n)
-    return {
+def _columns(whose, epochs, scores, trial=None):
+    low, high = wilson_interval(scores["correct"], scores["n"])
+    columns = {
         f"{whose} epochs": epochs,
-        whose: accuracy,
+        whose: scores["accuracy"],
         f"{whose} low": low,
         f"{whose} high": high,
-        f"{whose} n": n,
+        f"{whose} n": scores["n"],
     }
-
-
-def _run_columns(whose, trial, epochs, scores):
-    columns = _columns(whose, epochs, scores["accuracy"], scores["correct"], scores["n"])
-    inside = columns[f"{whose} low"] <= trial.accuracy <= columns[f"{whose} high"]
-    return columns | {f"inside {whose}": "yes" if inside else "no"}
+    if trial:
+        columns[f"inside {whose}"] = "yes" if low <= trial.accuracy <= high else "no"
+    return columns

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from scipy.stats import binomtest
-from sklearn.metrics import classification_report, confusion_matrix, f1_score, log_loss
+from sklearn import metrics
 
 from utils.preprocessing import EMOTIONS
 
@@ -35,6 +35,11 @@ def wilson_interval(correct, n):
         return 0.0, 1.0
     interval = binomtest(int(correct), int(n)).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def _intervals(correct, n):
+    """Low ends of the Wilson intervals of several proportions, and high ones."""
+    return np.reshape([wilson_interval(*pair) for pair in zip(correct, n)], (-1, 2)).T
 
 
 def evaluate(y_true, probabilities):
@@ -71,22 +76,21 @@ def evaluate(y_true, probabilities):
     correct = int((y_pred == y_true).sum())
     low, high = wilson_interval(correct, len(y_true))
     labels = range(probabilities.shape[1])
+    macro_f1 = metrics.f1_score(y_true, y_pred, labels=labels, average="macro", zero_division=0)
     return {
         "n": len(y_true),
         "correct": correct,
         "accuracy": correct / len(y_true),
         "low": low,
         "high": high,
-        "macro_f1": float(
-            f1_score(y_true, y_pred, labels=labels, average="macro", zero_division=0)
-        ),
+        "macro_f1": float(macro_f1),
     }
 
 
 def confusion(y_true, probabilities):
     """Confusion matrix, int (num_classes, num_classes): rows are true, columns predicted."""
     labels = range(probabilities.shape[1])
-    return confusion_matrix(y_true, probabilities.argmax(axis=1), labels=labels)
+    return metrics.confusion_matrix(y_true, probabilities.argmax(axis=1), labels=labels)
 
 
 def per_class(y_true, probabilities, class_names):
@@ -97,19 +101,12 @@ def per_class(y_true, probabilities, class_names):
     pandas.DataFrame
         precision, recall, recall low, recall high, F1, n; indexed by class name.
     """
-    report = classification_report(
-        y_true,
-        probabilities.argmax(axis=1),
-        labels=range(len(class_names)),
-        target_names=list(class_names),
-        output_dict=True,
-        zero_division=0,
+    scores = metrics.precision_recall_fscore_support(
+        y_true, probabilities.argmax(axis=1), labels=range(len(class_names)), zero_division=0
     )
-    table = pd.DataFrame({name: report[name] for name in class_names}).T
-    table = table.rename(columns={"f1-score": "F1", "support": "n"}).astype({"n": int})
-    right = confusion(y_true, probabilities).diagonal()
-    ends = [wilson_interval(correct, n) for correct, n in zip(right, table["n"])]
-    table[["recall low", "recall high"]] = ends
+    ends = _intervals(confusion(y_true, probabilities).diagonal(), scores[3])
+    names = ["precision", "recall", "F1", "n", "recall low", "recall high"]
+    table = pd.DataFrame(dict(zip(names, (*scores, *ends))), index=list(class_names))
     return table[["precision", "recall", "recall low", "recall high", "F1", "n"]]
 
 
@@ -119,12 +116,7 @@ def balanced_recall(y_true, probabilities):
     Also known as balanced accuracy (Brodersen et al. 2010). Its interval is made of the Wilson
     intervals of the recalls: the distances of their ends are squared and added, as variances are
     (MOVER, Zou and Donner 2008). So a class of ten images, all of them found, still adds doubt.
-    Taught in notebook 03.
-
-    Parameters
-    ----------
-    y_true : numpy.ndarray, int, (n,)
-    probabilities : numpy.ndarray, float, (n, num_classes)
+    Taught in notebook 03. Parameters: see `evaluate`.
 
     Returns
     -------
@@ -135,7 +127,7 @@ def balanced_recall(y_true, probabilities):
     counts = matrix.sum(axis=1)
     right, counts = matrix.diagonal()[counts > 0], counts[counts > 0]
     recalls = right / counts
-    low, high = np.transpose([wilson_interval(*class_) for class_ in zip(right, counts)])
+    low, high = _intervals(right, counts)
     mean = recalls.mean()
     return {
         "n": int(counts.sum()),
@@ -145,8 +137,8 @@ def balanced_recall(y_true, probabilities):
     }
 
 
-def resting_face(neutral_votes, probabilities, num_people=9):
-    """How often a network calls a face something else that nearly all people call neutral.
+def resting_face(neutral_votes, probabilities):
+    """How often a network calls a face something else that nine of ten people call neutral.
 
     A face at rest is what a camera sees most of the time, so each such error is seen. Taught in
     notebook 03.
@@ -157,8 +149,6 @@ def resting_face(neutral_votes, probabilities, num_people=9):
         How many of ten people call each image neutral: see `utils.data.ferplus.load_votes`.
     probabilities : numpy.ndarray, float, (n, 7)
         In the order of `utils.preprocessing.EMOTIONS`.
-    num_people : int
-        That must call it neutral for an image to count.
 
     Returns
     -------
@@ -166,7 +156,7 @@ def resting_face(neutral_votes, probabilities, num_people=9):
         n (images that count), otherwise (how many of these are called something else), share, low
         and high (95 % Wilson interval), confidence (mean of those; NaN where there are none).
     """
-    resting = probabilities[neutral_votes >= num_people]
+    resting = probabilities[neutral_votes >= 9]
     wrong = resting[resting.argmax(axis=1) != EMOTIONS.index("neutral")]
     low, high = wilson_interval(len(wrong), len(resting))
     return {
@@ -198,19 +188,10 @@ def jitter(probabilities, changed):
         images with any of them; indexed by change, with "any" last.
     """
     said = probabilities.argmax(axis=1)
-    other = {name: answers.argmax(axis=1) != said for name, answers in changed.items()}
-    other["any"] = np.any(list(other.values()), axis=0)
-    rows = {
-        name: (
-            len(said),
-            int(differs.sum()),
-            differs.mean(),
-            *wilson_interval(differs.sum(), len(said)),
-        )
-        for name, differs in other.items()
-    }
-    columns = ["n", "changed", "share", "low", "high"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    other = pd.DataFrame({name: x.argmax(axis=1) != said for name, x in changed.items()})
+    other["any"] = other.any(axis=1)
+    table = pd.DataFrame({"n": len(said), "changed": other.sum(), "share": other.mean()})
+    table["low"], table["high"] = _intervals(table["changed"], table["n"])
     return table.rename_axis("change")
 
 
@@ -222,8 +203,10 @@ def mcnemar(y_true, probabilities, others):
 
     Parameters
     ----------
-    y_true : numpy.ndarray, int, (n,)
-    probabilities, others : numpy.ndarray, float, (n, num_classes)
+    y_true, probabilities
+        See `evaluate`.
+    others : numpy.ndarray, float, (n, num_classes)
+        Of the second network.
 
     Returns
     -------
@@ -252,10 +235,10 @@ def accuracy_by(table, columns):
     pandas.DataFrame
         n, accuracy, low, high; indexed by group.
     """
-    groups = table.groupby(columns, observed=True)["correct"].agg(["size", "sum", "mean"])
-    intervals = [wilson_interval(right, n) for right, n in zip(groups["sum"], groups["size"])]
-    groups[["low", "high"]] = intervals
-    return groups.drop(columns="sum").rename(columns={"size": "n", "mean": "accuracy"})
+    correct = table.groupby(columns, observed=True)["correct"]
+    groups = correct.agg(n="size", accuracy="mean")
+    groups["low"], groups["high"] = _intervals(correct.sum(), groups["n"])
+    return groups
 
 
 def age_bands(ages):
@@ -309,13 +292,7 @@ def combine(answers, weights, prior, tau):
 def fit_temperature(y_true, probabilities):
     """Find the temperature that makes validation labels most likely (Guo et al. 2017).
 
-    Source: arXiv:1706.04599.
-
-    Parameters
-    ----------
-    y_true : numpy.ndarray, int, (n,)
-        Of the validation split.
-    probabilities : numpy.ndarray, float, (n, num_classes)
+    Source: arXiv:1706.04599. Parameters: see `evaluate`.
 
     Returns
     -------
@@ -324,40 +301,31 @@ def fit_temperature(y_true, probabilities):
 
     def loss(log_temperature):
         calibrated = sharpen(probabilities, np.exp(log_temperature))
-        return log_loss(y_true, calibrated, labels=range(probabilities.shape[1]))
+        return metrics.log_loss(y_true, calibrated, labels=range(probabilities.shape[1]))
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
-def reliability(y_true, probabilities, num_bins=15):
+def reliability(y_true, probabilities):
     """Compare how sure a network is with how often it is right.
 
-    Parameters
-    ----------
-    y_true : numpy.ndarray, int, (n,)
-    probabilities : numpy.ndarray, float, (n, num_classes)
-    num_bins : int
-        Of equal width, of the largest probability.
+    Parameters: see `evaluate`.
 
     Returns
     -------
     pandas.DataFrame
-        confidence (mean), accuracy, n of each bin that has images. The expected calibration error
-        is the mean of their absolute difference, weighted by n: see `calibration_error`.
+        confidence (mean), accuracy, n of each of 15 equal bins of the largest probability that has
+        images.
     """
-    table = pd.DataFrame(
-        {
-            "confidence": probabilities.max(axis=1),
-            "accuracy": probabilities.argmax(axis=1) == y_true,
-        }
-    )
-    bins = pd.cut(table["confidence"], np.linspace(0, 1, num_bins + 1))
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y_true
+    table = pd.DataFrame({"confidence": confidence, "accuracy": right})
+    bins = pd.cut(confidence, np.linspace(0, 1, 16))
     groups = table.groupby(bins, observed=True)
     return groups.mean().assign(n=groups.size())
 
 
 def calibration_error(bins):
-    """Expected calibration error of a table of `reliability`."""
+    """Expected calibration error: mean difference of a table of `reliability`, weighted by n."""
     return float(np.average((bins["confidence"] - bins["accuracy"]).abs(), weights=bins["n"]))
 
 
@@ -366,9 +334,8 @@ def choose_threshold(y_true, probabilities, accuracy):
 
     Parameters
     ----------
-    y_true : numpy.ndarray, int, (n,)
-        Of the validation split.
-    probabilities : numpy.ndarray, float, (n, num_classes)
+    y_true, probabilities
+        Of the validation split, see `evaluate`.
     accuracy : float
         Wanted among the images on which the network is at least as sure as the threshold.
 

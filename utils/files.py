@@ -136,9 +136,11 @@ def _move(partial, target):
         if old.is_dir() and not target.exists():
             os.replace(old, target)
         if isinstance(error, PermissionError):
+            beside = free_name(target)
+            os.replace(partial, beside)
             raise PermissionError(
                 f"{target} could not be replaced ({error}), probably because another program has "
-                f"it open: close it there; what was made is in {_put_beside(partial, target)}"
+                f"it open: close it there; what was made is in {beside}"
             ) from error
         if target.is_dir():
             raise ValueError(
@@ -149,11 +151,10 @@ def _move(partial, target):
         remove(old)
 
 
-def _put_beside(partial, target):
-    names = (target.with_name(f"{target.stem}_{n}{target.suffix}") for n in itertools.count(2))
-    free = next(name for name in names if not name.exists())
-    os.replace(partial, free)
-    return free
+def free_name(path):
+    """A path or, where that is taken, NAME_2, NAME_3, ... : the first that is not."""
+    others = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], others) if not os.path.lexists(name))
 
 
 def _machine():
@@ -268,12 +269,10 @@ def read_table(path, advice=GET_AGAIN, columns=(), **settings):
     return table
 
 
-def read_arrays(path, advice=GET_AGAIN, keys=()):
+def read_arrays(path, advice=GET_AGAIN):
     """Read a ``.npz`` file as dict of name to numpy.ndarray; parameters, errors as `read_json`."""
     with refuse_damaged(path, advice), np.load(path) as stored:
-        arrays = dict(stored)
-    _check_names(path, keys, arrays, advice)
-    return arrays
+        return dict(stored)
 
 
 def remove(path):

@@ -74,11 +74,10 @@ def build_final_cnn(
     trial 3 has `dense_units` (256, 128, 64) and `dense_dropout` (0.3, 0.3, 0.2). Taught in
     notebooks 03 and 04.
 
+    The first two parameters and the return value: see `build_six_conv_cnn`.
+
     Parameters
     ----------
-    input_shape : tuple of int
-        (height, width, channels)
-    num_classes : int
     dense_units, dense_dropout : sequence
         Width and dropout rate of each dense layer, of the same length.
     conv_dropout : float
@@ -89,11 +88,6 @@ def build_final_cnn(
         False leaves these layers out, to see what they are for.
     early_dropout : float
         Dropout rate after the second convolution; 0, as in the report, leaves the layer out.
-
-    Returns
-    -------
-    keras.Model
-        Input 0..255, output probabilities (n, num_classes), float32.
 
     Raises
     ------
@@ -129,7 +123,6 @@ def build_final_cnn(
 def build_mobilenet(
     input_shape,
     num_classes,
-    first_trainable="conv_pw_9",
     weights="imagenet",
     random_layers=(),
     scaled_to=(-1, 1),
@@ -140,13 +133,11 @@ def build_mobilenet(
     last 23 layers" (emotion), but its parameter counts are those of the last 30, from `conv_pw_9`
     on, so that is what is trained here. Taught in notebooks 03 and 04.
 
+    The first two parameters and the return value: see `build_six_conv_cnn`; images have three
+    channels.
+
     Parameters
     ----------
-    input_shape : tuple of int
-        (height, width, 3)
-    num_classes : int
-    first_trainable : str
-        Name of the first layer that is trained; layers before it are frozen.
     weights : {"imagenet"} or None
         None starts at random. ImageNet weights (17 MB) are read from
         ``data/raw/mobilenet_imagenet.npz`` (keys ``layer__variable``) where that file is, and
@@ -156,11 +147,6 @@ def build_mobilenet(
     scaled_to : (float, float)
         To what black and white are scaled inside. The ImageNet weights were trained on -1..1; the
         report's generators scale to 0..1.
-
-    Returns
-    -------
-    keras.Model
-        Input 0..255, output probabilities (n, num_classes), float32.
 
     Raises
     ------
@@ -176,7 +162,7 @@ def build_mobilenet(
     if weights == "imagenet":
         _set_imagenet_weights(base, random_layers)
     names = [layer.name for layer in base.layers]
-    for layer in base.layers[: names.index(first_trainable)]:
+    for layer in base.layers[: names.index("conv_pw_9")]:
         layer.trainable = False
     return keras.Model(inputs, _softmax(base.output, num_classes), name="mobilenet")
 
@@ -198,11 +184,10 @@ def build_compact_cnn(
     (squeeze-and-excitation). Its weights are what the realtime loop loads. Taught in notebooks
     03 and 04.
 
+    The first two parameters and the return value: see `build_six_conv_cnn`.
+
     Parameters
     ----------
-    input_shape : tuple of int
-        (height, width, channels)
-    num_classes : int
     widths : sequence of int
         Channels of each stage; every stage after the first halves height and width.
     blocks_per_stage : int
@@ -215,11 +200,6 @@ def build_compact_cnn(
     stem_width : int
         Channels of a convolution on all pixels, before the one that halves height and width; 0
         for none.
-
-    Returns
-    -------
-    keras.Model
-        Input 0..255, output probabilities (n, num_classes), float32.
     """
     inputs = keras.Input(input_shape)
     x = layers.Rescaling(1 / 255)(inputs)

@@ -16,7 +16,7 @@ SEVERITY_UNITS = {
 }
 
 
-def plot_images(images, titles, columns=7, size=1.3):
+def plot_images(images, titles, columns=7):
     """Show images in a grid.
 
     Parameters
@@ -25,17 +25,13 @@ def plot_images(images, titles, columns=7, size=1.3):
         Grey or RGB.
     titles : sequence of str
     columns : int
-    size : float
-        Width and height of one image in inches.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * size, rows * size * 1.15), squeeze=False
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=(1.3 * columns, 1.495 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles):

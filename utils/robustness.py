@@ -13,37 +13,16 @@ from utils.files import replaced_when_done
 from utils.networks.storage import load_network
 
 
-def darken(image, severity):
-    """Leave this share of the light: 1 is the image, 0 is black."""
-    return image * severity
+def _add_noise(image, deviation):
+    """The same noise for the same image."""
+    random = np.random.default_rng(zlib.crc32(image.tobytes()))
+    return image + random.normal(0, deviation, image.shape)
 
 
-def add_noise(image, severity):
-    """Add normal noise of this standard deviation, in grey levels; the same for the same image."""
-    seed = zlib.crc32(image.tobytes())
-    return image + np.random.default_rng(seed).normal(0, severity, image.shape)
-
-
-def blur(image, severity):
-    """Blur by a Gaussian of this standard deviation, in pixels."""
-    if severity == 0:
+def _blur(image, deviation):
+    if deviation == 0:
         return image
-    return cv2.GaussianBlur(image, (0, 0), severity, borderType=cv2.BORDER_REPLICATE)
-
-
-def rotate(image, severity):
-    """Turn by this many degrees, counterclockwise."""
-    return _move(image, degrees=severity)
-
-
-def rescale(image, severity):
-    """Enlarge the face by this factor: above 1 the crop is too narrow, below too wide."""
-    return _move(image, scale=severity)
-
-
-def shift(image, severity):
-    """Move the face to the right by this share of the image."""
-    return _move(image, right=severity)
+    return cv2.GaussianBlur(image, (0, 0), deviation, borderType=cv2.BORDER_REPLICATE)
 
 
 def _move(image, degrees=0.0, scale=1.0, right=0.0, down=0.0):
@@ -54,14 +33,14 @@ def _move(image, degrees=0.0, scale=1.0, right=0.0, down=0.0):
     return cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
 
 
-# The first severity leaves the image as it is.
+# The first severity leaves the image as it is; `utils.plots.SEVERITY_UNITS` has their units.
 CORRUPTIONS = {
-    "darkness": (darken, (1.0, 0.5, 0.25, 0.12, 0.06)),
-    "noise": (add_noise, (0, 8, 16, 32, 64)),
-    "blur": (blur, (0, 0.5, 1, 2, 3)),
-    "rotation": (rotate, (0, 10, 20, 30, 45)),
-    "scale": (rescale, (1.0, 0.7, 0.85, 1.2, 1.4)),
-    "shift": (shift, (0, 0.05, 0.1, 0.2, 0.3)),
+    "darkness": (lambda image, share: image * share, (1.0, 0.5, 0.25, 0.12, 0.06)),
+    "noise": (_add_noise, (0, 8, 16, 32, 64)),
+    "blur": (_blur, (0, 0.5, 1, 2, 3)),
+    "rotation": (lambda image, degrees: _move(image, degrees=degrees), (0, 10, 20, 30, 45)),
+    "scale": (lambda image, scale: _move(image, scale=scale), (1.0, 0.7, 0.85, 1.2, 1.4)),
+    "shift": (lambda image, share: _move(image, right=share), (0, 0.05, 0.1, 0.2, 0.3)),
 }
 # How a detector's box differs from frame to frame, while the face is the same.
 BOX_CHANGES = {

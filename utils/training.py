@@ -31,7 +31,7 @@ from utils.evaluation import evaluate
 from utils.files import read_json, remove, replaced_when_done, sha256_of, write_json
 from utils.models import count_parameters
 from utils.networks.contract import OWN_ARCHITECTURE, ModelContract
-from utils.networks.precision import as_float32
+from utils.networks.precision import with_policy
 from utils.networks.storage import (
     WEIGHTS_NAME,
     check_that_it_loads,
@@ -223,13 +223,12 @@ def train(
         **describe(model, class_weight, callbacks),
     }
     runs_dir = config.runs_dir(train_batches.prepared.dataset)
-    run = _find_same(runs_dir, name, made_of)
-    is_there = run is not None and run.is_finished
-    if not is_there and show_reference and (ours := _same_reference(name, made_of)):
+    run = _find_finished(runs_dir, name, made_of)
+    if not run and show_reference and (ours := _same_reference(name, made_of)):
         return ours
     keep = keep or model
-    if not is_there:
-        check_that_it_loads(as_float32(keep))
+    if not run:
+        check_that_it_loads(with_policy(keep))
         _check_outputs(keep, valid_batches)
         with _claimed(runs_dir, name, made_of) as run:
             if not run.is_finished:  # by another process, while this one got ready
@@ -323,26 +322,14 @@ def _same_reference(name, made_of):
     return ours
 
 
-def _folders(runs_dir, name):
-    """NAME, NAME_2, NAME_3, ..."""
-    yield runs_dir / name
-    for number in itertools.count(2):
-        yield runs_dir / f"{name}_{number}"
-
-
-def _find_same(runs_dir, name, made_of):
-    """Your run of that name that is made of the same, finished or not; None if there is none."""
-    for path in sorted(runs_dir.glob(f"{name}*/run.json"), key=lambda x: (len(x.parent.name), x)):
+def _find_finished(runs_dir, name, made_of):
+    """Your finished run of that name that is made of the same; None if there is none."""
+    for path in sorted(runs_dir.glob(f"{name}*/run.json")):
         run = Run(path.parent)
-        if re.fullmatch(re.escape(name) + r"(_\d+)?", run.name) and not _difference(run, made_of):
+        is_of_name = re.fullmatch(re.escape(name) + r"(_\d+)?", run.name)
+        if is_of_name and run.is_finished and not _difference(run, made_of):
             return run
     return None
-
-
-def _is_taken(run, made_of):
-    """Whether a folder holds anything that another training left."""
-    left = {x.name for x in run.folder.glob("*") if not x.name.startswith("partial-")}
-    return left - {"run.json", "lock"} and (not run.is_begun or _difference(run, made_of))
 
 
 def _difference(run, made_of):
@@ -354,30 +341,30 @@ def _difference(run, made_of):
 def _claimed(runs_dir, name, made_of):
     """The run in the folder that is free or holds the same, locked while this process lives."""
     first = None
-    for folder in _folders(runs_dir, name):
-        run = Run(folder)
-        other = _difference(run, made_of)
-        first = first or other
-        if _is_taken(run, made_of):
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        run = Run(runs_dir / (name if number == 1 else f"{name}_{number}"))
+        run.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with filelock.FileLock(folder / "lock", blocking=False):
-                if _is_taken(run, made_of):  # another process was faster
-                    continue
+            with filelock.FileLock(run.folder / "lock", blocking=False):
                 other = _difference(run, made_of)
-                if folder.name != name:
+                first = first or other
+                left = {x.name for x in run.folder.glob("*") if not x.name.startswith("partial-")}
+                if left - {"run.json", "lock"} and (other or not run.is_begun):
+                    continue
+                if run.name != name:
                     print(f"{run.name}: {name} is another run: {'; '.join(first or ['damaged'])}")
                 if other or not run.is_begun:
                     _begin(run, made_of)
                 yield run
                 return
         except filelock.Timeout:
+            other = _difference(run, made_of)
+            first = first or other
             if other:
                 continue
             raise RuntimeError(
-                f"{run.name} is being trained by another process, in {folder}: wait until it is "
-                "finished and run this again to load it, or take another name"
+                f"{run.name} is being trained by another process, in {run.folder}: wait until it "
+                "is finished and run this again to load it, or take another name"
             ) from None
 
 
@@ -477,7 +464,7 @@ class _Record(keras.callbacks.Callback):
 
 def _score_and_keep(model, run, valid_batches, average_views):
     """Write predictions, weights and, last, that the run is finished."""
-    model = as_float32(model)  # what computed in bfloat16 would be slow on the next machine
+    model = with_policy(model)  # what computed in bfloat16 would be slow on the next machine
     predictions = {}
     further = [x for output in model.outputs[1:] for x in model.layers if x.output is output]
     for batches in (valid_batches, valid_batches.of("test")):
@@ -523,24 +510,12 @@ def _versions():
 
 
 def reference(name):
-    """One of our runs, to be compared with; it needs no data.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none of that name, with the names there are.
-    """
+    """One of our runs, by its name; FileNotFoundError if there is none. It needs no data."""
     return _find(name, [config.REFERENCE_DIR])
 
 
 def load_run(name):
-    """One of your finished runs, by its name.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none of that name, with the names there are.
-    """
+    """One of your finished runs, by its name; FileNotFoundError if there is none."""
     return _find(name, config.runs_dirs())
 
 

@@ -140,11 +140,6 @@ class RandomCamera(keras.layers.Layer):
         return tf.concat([images[:first], 255 * as_jpeg], axis=0)
 
 
-def _check_augmentation(name):
-    if name not in AUGMENTATIONS:
-        raise ValueError(f"augmentation is {name!r}, expected one of {AUGMENTATIONS}")
-
-
 def build_augmentation(name, seed):
     """Random changes of training images.
 
@@ -162,13 +157,7 @@ def build_augmentation(name, seed):
     -------
     list of keras.layers.Layer
         To be called with ``training=True`` on float images in 0..255.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown.
     """
-    _check_augmentation(name)
     # Layers of one seed would draw the same numbers: what is flipped would be darkened, too.
     seeds = iter(np.random.SeedSequence(seed).generate_state(4).tolist())
     layers = []
@@ -202,65 +191,6 @@ def build_augmentation(name, seed):
     return layers
 
 
-def make_dataset(
-    images,
-    labels,
-    batch_size,
-    input_size=None,
-    augmentation="none",
-    mixup=0.0,
-    shuffle_seed=None,
-    teach=None,
-):
-    """Batches of images and labels.
-
-    Parameters
-    ----------
-    images : numpy.ndarray, uint8, 0..255, (n, height, width, channels)
-    labels : numpy.ndarray, float, (n, num_outputs)
-    batch_size : int
-    input_size : tuple of int, optional
-        Height and width for the network; images of another size are interpolated, batch by batch,
-        so that only the small ones are kept in memory. None: as they are.
-    augmentation : str
-        See `build_augmentation`.
-    mixup : float
-        Above 0, images and labels of a batch are mixed in pairs, with shares from a beta
-        distribution of this parameter (Zhang et al. 2018, arXiv:1710.09412).
-    shuffle_seed : int, optional
-        Shuffles anew each epoch; None keeps the order.
-    teach : callable, optional
-        Takes a batch as the network will see it, and its labels, and gives others.
-
-    Returns
-    -------
-    tf.data.Dataset
-        of float32 images in 0..255 and float32 labels.
-    """
-    stored, labels = tf.constant(images), tf.constant(labels, tf.float32)
-    # Numbers are shuffled, not images: a buffer of all images would need their memory once more.
-    dataset = tf.data.Dataset.range(len(images))
-    if shuffle_seed is not None:
-        dataset = dataset.shuffle(len(images), seed=shuffle_seed)
-    changes = build_augmentation(augmentation, shuffle_seed)
-    mix = keras.layers.MixUp(mixup, seed=shuffle_seed) if mixup else None
-
-    def transform(indices):
-        batch = tf.cast(tf.gather(stored, indices), tf.float32)
-        for change in changes:
-            batch = change(batch, training=True)
-        if input_size and tuple(batch.shape[1:3]) != tuple(input_size):
-            batch = tf.image.resize(batch, input_size)
-        targets = tf.gather(labels, indices)
-        if mix:
-            mixed = mix({"images": batch, "labels": targets})
-            batch, targets = mixed["images"], mixed["labels"]
-        return batch, teach(batch, targets) if teach else targets
-
-    # One call at a time: the layers' random state makes a parallel map depend on chance.
-    return dataset.batch(batch_size).map(transform).prefetch(tf.data.AUTOTUNE)
-
-
 @dataclass(frozen=True, eq=False)
 class Batches:
     """The images of one split, and how they are given to a network: see `load_batches`.
@@ -274,18 +204,13 @@ class Batches:
     labels : numpy.ndarray, float32, (n, num_outputs)
         What is learned: one-hot classes, unless others were put in their place.
     prepared : utils.data.prepared.PreparedDataset
-    split : {"train", "valid", "test"}
-    face_input : FaceInput
-    class_names : tuple of str
-    split_name : str
-    batch_size : int
-    augmentation : str
-    mixup : float
-    seed : int
+    split, face_input, class_names, split_name, batch_size, augmentation, mixup, seed
+        See `load_batches`.
     labels_from : str
         Where the labels are from: "classes", or what took their place.
     teach : callable, optional
-        See `make_dataset`.
+        Takes a batch of the training split as the network will see it, and its labels, and gives
+        others.
     """
 
     decode: Callable
@@ -315,17 +240,34 @@ class Batches:
         Begun with the same seed, a training that goes on would meet its first epochs' images
         once more: `epochs_done` begins elsewhere. `images` take the place of the own ones.
         """
-        training = self.split == "train"
-        return make_dataset(
-            self.images if images is None else images,
-            self.labels,
-            self.batch_size,
-            input_size=(self.face_input.height, self.face_input.width),
-            augmentation=self.augmentation if training else "none",
-            mixup=self.mixup if training else 0.0,
-            shuffle_seed=self.seed + epochs_done if training else None,
-            teach=self.teach if training else None,
-        )
+        images = self.images if images is None else images
+        stored, labels = tf.constant(images), tf.constant(self.labels)
+        # Numbers are shuffled: a buffer of all images would need their memory once more.
+        dataset = tf.data.Dataset.range(len(images))
+        changes, mix, teach = [], None, None
+        if self.split == "train":
+            seed = self.seed + epochs_done
+            dataset = dataset.shuffle(len(images), seed=seed)
+            changes = build_augmentation(self.augmentation, seed)
+            mix = keras.layers.MixUp(self.mixup, seed=seed) if self.mixup else None
+            teach = self.teach
+        size = (self.face_input.height, self.face_input.width)
+
+        def transform(indices):
+            batch = tf.cast(tf.gather(stored, indices), tf.float32)
+            for change in changes:
+                batch = change(batch, training=True)
+            # Larger inputs are interpolated here, so that only small images are kept in memory.
+            if tuple(batch.shape[1:3]) != size:
+                batch = tf.image.resize(batch, size)
+            targets = tf.gather(labels, indices)
+            if mix:
+                mixed = mix({"images": batch, "labels": targets})
+                batch, targets = mixed["images"], mixed["labels"]
+            return batch, teach(batch, targets) if teach else targets
+
+        # One call at a time: the layers' random state makes a parallel map depend on chance.
+        return dataset.batch(self.batch_size).map(transform).prefetch(tf.data.AUTOTUNE)
 
     def of(self, split):
         """The same for another split, with its own labels."""
@@ -394,7 +336,8 @@ def load_batches(
     augmentation : {"none", "flip", "strong", "heavy", "camera"}
         Of the training split, see `build_augmentation`.
     mixup : float
-        Of the training split, see `make_dataset`.
+        Above 0, images and labels of a training batch are mixed in pairs, with shares from a beta
+        distribution of this parameter (Zhang et al. 2018, arXiv:1710.09412).
     seed : int
         Of all that is drawn for the training split.
 
@@ -409,13 +352,13 @@ def load_batches(
     ValueError
         If the split, a class or the augmentation is unknown.
     """
-    _check_augmentation(augmentation)
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(f"augmentation is {augmentation!r}, expected one of {AUGMENTATIONS}")
     prepared = load_prepared(dataset, split_name)
     class_names = tuple(class_names or prepared.class_names)
 
     @functools.cache
     def decode():
-        # Larger inputs are interpolated batch by batch.
         return load_images(prepared, split, face_input.stored, class_names)[0]
 
     y_true = rows_of(prepared, split, class_names)["label"].map(class_names.index).to_numpy()
@@ -424,8 +367,8 @@ def load_batches(
     return Batches(*known, batch_size, augmentation, mixup, seed)
 
 
-def views(images, shift=2):
-    """The same faces seen ten ways: moved by some pixels or not, and each of these mirrored.
+def views(images):
+    """The same faces seen ten ways: moved by two pixels or not, and each of these mirrored.
 
     The mean of a network's answers to all of them is better than one answer, and takes ten times
     as long. Taught in notebook 03.
@@ -433,8 +376,6 @@ def views(images, shift=2):
     Parameters
     ----------
     images : numpy.ndarray, (n, height, width, channels)
-    shift : int
-        In pixels; borders are continued.
 
     Yields
     ------
@@ -442,9 +383,8 @@ def views(images, shift=2):
         First the images themselves.
     """
     height, width = images.shape[1:3]
-    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
-    for down, right in ((0, 0), (shift, 0), (-shift, 0), (0, shift), (0, -shift)):
-        top, left = shift - down, shift - right
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
+    for top, left in ((2, 2), (0, 2), (4, 2), (2, 0), (2, 4)):
         moved = padded[:, top : top + height, left : left + width]
         yield moved
         yield moved[:, :, ::-1]

@@ -12,23 +12,10 @@ from hashlib import sha256
 
 import cv2
 import numpy as np
-import pandas as pd
-from tqdm.auto import tqdm
 
-from utils import config
-from utils.data.prepared import (
-    LEFT_OUT_COLUMNS,
-    MARKER,
-    SPLITS,
-    PreparedDataset,
-    empty_classes,
-    load_unchanged,
-    make_class_folders,
-    refuse_unusable,
-    save_tables,
-)
-from utils.data.raw import MAX_FILES, files_in, members_of, state_of
-from utils.files import decode_image, encode_image, refuse_damaged, replaced_when_done
+from utils.data.prepared import SPLITS, prepare_once
+from utils.data.raw import MAX_FILES, files_in, members_of
+from utils.files import decode_image, encode_image, refuse_damaged
 from utils.preprocessing import EMOTIONS
 
 SIDE = 48
@@ -78,9 +65,9 @@ def prepare_fer(source=None, destination=None):
 
     Returns
     -------
-    PreparedDataset
-        `labels` has the columns file, split, label, item (row of the csv, or file), blank
-        (every pixel has the same value), sha256 (of the pixels).
+    utils.data.prepared.PreparedDataset
+        `labels` has the columns file, split, label, item (row of the csv, or file), sha256 (of the
+        pixels), blank (every pixel has the same value).
 
     Raises
     ------
@@ -89,49 +76,31 @@ def prepare_fer(source=None, destination=None):
     ValueError
         If the raw data are in a form that cannot be used, with what to use instead.
     """
-    destination = destination or config.prepared_dir("fer2013")
-    source = source or config.find_raw("fer2013")
-    raw = source and state_of(source)
-    prepared = load_unchanged(destination, raw)
-    if prepared:
-        return prepared
-    source = source or config.raw_path("fer2013")
-    with replaced_when_done(destination, MARKER) as partial:
-        make_class_folders(partial, EMOTIONS)
-        found, labels, left_out = _write_images(source, partial)
-        if not labels:
-            refuse_unusable(source, left_out, EXPECTED)
-        columns = ["file", "split", "label", "item", "blank", "sha256"]
-        labels, notes = _with_each_split(partial, pd.DataFrame(labels, columns=columns), source)
-        prepared = PreparedDataset(
-            folder=destination,
-            dataset="fer2013",
-            source=source.name,
-            found=found,
-            labels=labels,
-            left_out=pd.DataFrame(left_out, columns=LEFT_OUT_COLUMNS),
-            notes=notes + empty_classes(labels, EMOTIONS),
-            raw=raw,
-        )
-        save_tables(prepared, partial)
-    return prepared
+    seen = set()
 
-
-def _write_images(source, folder):
-    """Write what can be used as PNG; return how much was found, rows of labels, rows left out."""
-    records = _read_folder(source) if source.is_dir() else _read_csv(source)
-    found, labels, left_out = 0, [], []
-    for item, split, emotion, image, reason in tqdm(records, desc=source.name, leave=False):
-        if reason:
-            left_out.append((item, reason))
+    def read(item, content):
+        if isinstance(content, bytes):
+            split, emotion = _place_of(item)
+            # Kaggle's copies hold some folders twice, one in the other.
+            key = split, emotion, item.rsplit("/", 1)[-1], sha256(content).digest()
+            if key in seen:
+                raise ValueError("the same file again")
+            seen.add(key)
+            image = _decode(content)
         else:
-            file = f"{split}/{emotion}/{found:05d}.png"
-            (folder / file).write_bytes(encode_image(image))
-            blank = bool(image.min() == image.max())
-            digest = sha256(image.tobytes()).hexdigest()
-            labels.append((file, split, emotion, item, blank, digest))
-        found += 1
-    return found, labels, left_out
+            split, emotion, image = _parse(*content)
+        facts = {
+            "split": split,
+            "label": emotion,
+            "sha256": sha256(image.tobytes()).hexdigest(),
+            "blank": bool(image.min() == image.max()),
+        }
+        return facts, encode_image(image)
+
+    def items(source):
+        return files_in(source) if source.is_dir() else _read_csv(source)
+
+    return prepare_once("fer2013", read, _with_each_split, EXPECTED, source, destination, items)
 
 
 @contextmanager
@@ -170,7 +139,7 @@ def _csv_member(path, names):
 
 
 def _read_csv(path):
-    """Yield (row number, split, emotion, image, reason) for each row; reason if it is left out."""
+    """Yield (row number, (emotion, pixels, usage), reason) for each row, as `files_in` does."""
     with refuse_damaged(path), _open_text(path) as stream:
         rows = _rows(path, stream)
         columns = [name.strip().lower()[:40] for name in next(rows, [])]
@@ -181,23 +150,12 @@ def _read_csv(path):
                 "fer2013.csv or icml_face_data.csv. The challenge's train.csv has no Usage and its "
                 "test.csv no emotion, so they give no validation and test split"
             )
-        emotion_at, pixels_at, usage_at = (columns.index(c) for c in ("emotion", "pixels", "usage"))
+        places = [columns.index(name) for name in ("emotion", "pixels", "usage")]
         for row_number, row in enumerate(rows):
-            if len(row) != len(columns):
-                reason = f"{len(row)} fields instead of {len(columns)}"
-                yield row_number, None, None, None, reason
-                continue
-            usage, label = row[usage_at].strip(), row[emotion_at].strip()
-            split = TO_SPLIT.get(usage.lower())
-            emotion = CODE_TO_EMOTION.get(label) or TO_EMOTION.get(label.lower())
-            image = None
-            if split is None:
-                reason = f"unknown Usage {usage[:40]!r}"
-            elif emotion is None:
-                reason = f"unknown emotion {label[:40]!r}"
+            if len(row) == len(columns):
+                yield row_number, [row[place] for place in places], ""
             else:
-                image, reason = _parse_pixels(row[pixels_at])
-            yield row_number, split, emotion, image, reason
+                yield row_number, None, f"{len(row)} fields instead of {len(columns)}"
 
 
 def _rows(path, stream):
@@ -220,63 +178,56 @@ def _rows(path, stream):
             yield [line]
 
 
-def _parse_pixels(text):
-    if not (text.isascii() and text.replace(" ", "").isdigit()):
-        return None, "pixels: something else than numbers and spaces"
+def _parse(label, pixels, usage):
+    """Split, emotion and image of a row."""
+    label, usage = label.strip(), usage.strip()
+    split = TO_SPLIT.get(usage.lower())
+    emotion = CODE_TO_EMOTION.get(label) or TO_EMOTION.get(label.lower())
+    if split is None:
+        raise ValueError(f"unknown Usage {usage[:40]!r}")
+    if emotion is None:
+        raise ValueError(f"unknown emotion {label[:40]!r}")
+    if not (pixels.isascii() and pixels.replace(" ", "").isdigit()):
+        raise ValueError("pixels: something else than numbers and spaces")
     # Only numpy's binary mode of fromstring is gone; its text mode reads this twice as fast as
     # anything built on str.split.
-    pixels = np.fromstring(text, dtype=np.int64, sep=" ")
+    pixels = np.fromstring(pixels, dtype=np.int64, sep=" ")
     if pixels.size != SIDE * SIDE:
-        return None, f"{pixels.size} pixels instead of {SIDE * SIDE}"
+        raise ValueError(f"{pixels.size} pixels instead of {SIDE * SIDE}")
     if pixels.max() > 255:
-        return None, f"pixel value {pixels.max()}, expected 0 to 255"
-    return pixels.astype(np.uint8).reshape(SIDE, SIDE), ""
-
-
-def _read_folder(folder):
-    """Yield the same as `_read_csv` for pictures in ``split/emotion/``, sorted by name."""
-    seen = set()
-    for item, content, unread in files_in(folder):
-        split, emotion, reason = _place_of(item)
-        image, reason = None, reason or unread
-        if not reason:
-            # Kaggle's copies hold some folders twice, one in the other.
-            key = split, emotion, item.rsplit("/", 1)[-1], sha256(content).digest()
-            image, reason = _decode(content) if key not in seen else (None, "the same file again")
-            seen.add(key)
-        yield item, split, emotion, image, reason
+        raise ValueError(f"pixel value {pixels.max()}, expected 0 to 255")
+    return split, emotion, pixels.astype(np.uint8).reshape(SIDE, SIDE)
 
 
 def _place_of(item):
-    """Split and emotion by a file's folders, and the reason if one is not known."""
+    """Split and emotion by a file's folders."""
     *folders, name = item.split("/")
     if len(folders) < 2:
-        return None, None, "not in a split/emotion folder"
+        raise ValueError("not in a split/emotion folder")
     # Some copies keep the Usage in the file name and have PublicTest in test/.
     usage = name.split("_")[0]
     split = TO_SPLIT.get((usage if usage in USAGES else folders[-2]).lower())
     emotion = TO_EMOTION.get(folders[-1].lower())
     if split is None:
-        return None, None, f"unknown split {folders[-2]!r}"
-    return split, emotion, "" if emotion else f"unknown emotion {folders[-1]!r}"
+        raise ValueError(f"unknown split {folders[-2]!r}")
+    if emotion is None:
+        raise ValueError(f"unknown emotion {folders[-1]!r}")
+    return split, emotion
 
 
 def _decode(content):
-    try:
-        image = decode_image(content, cv2.IMREAD_GRAYSCALE)
-    except ValueError as error:
-        return None, str(error)
+    image = decode_image(content, cv2.IMREAD_GRAYSCALE)
     height, width = image.shape
     if (height, width) != (SIDE, SIDE):
-        return None, f"{width}x{height} pixels instead of {SIDE}x{SIDE}"
-    return image, ""
+        raise ValueError(f"{width}x{height} pixels instead of {SIDE}x{SIDE}")
+    return image
 
 
-def _with_each_split(folder, labels, source):
+def _with_each_split(labels, left_out, source):
     """Some copies have two splits only: the second is halved, and a note says so."""
     there = [split for split in SPLITS if (labels["split"] == split).any()]
     if len(there) == len(SPLITS):
-        return labels, ()
+        return labels["split"], []
     counts = labels["split"].value_counts().reindex(SPLITS, fill_value=0).to_dict()
     second = labels[labels["split"] != "train"]
     if not source.is_dir() or len(there) == 1 or "train" not in there:
@@ -292,16 +243,10 @@ def _with_each_split(folder, labels, source):
     to_valid, to_test = train_test_split(
         of_two.index, train_size=0.5, stratify=of_two["label"], random_state=0
     )
-    labels = labels.copy()
-    new = "valid" if there[1] == "test" else "test"
-    moved = to_valid if new == "valid" else to_test
-    for index in moved:
-        old = labels.at[index, "file"]
-        file = old.replace(f"{there[1]}/", f"{new}/", 1)
-        (folder / old).rename(folder / file)
-        labels.loc[index, ["file", "split"]] = [file, new]
-    return labels, (
+    new, moved = ("valid", to_valid) if there[1] == "test" else ("test", to_test)
+    note = (
         f"The pictures have no {new} split: {len(moved):,} of the {len(second):,} {there[1]} "
-        f"images were drawn for it (stratified, seed 0). Figures for this split cannot be compared "
-        "with those for PrivateTest.",
+        "images were drawn for it (stratified, seed 0). Figures for this split cannot be compared "
+        "with those for PrivateTest."
     )
+    return labels["split"].where(~labels.index.isin(moved), new), [note]

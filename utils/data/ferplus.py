@@ -52,7 +52,7 @@ def load_votes(split, prepared=None, path=None, all_answers=False):
         If the file has other columns or another order, or FER-2013 was prepared from a form that
         does not keep the order of its rows.
     """
-    path = path or _find_votes()
+    path = path or config.raw_path("fer2013", RAW_NAMES)
     columns = [COLUMNS[name] for name in EMOTIONS] + all_answers * list(OTHER_COLUMNS)
     votes = read_table(path, "get fer2013new.csv of FERPlus", ("Usage", *columns))
     if not all(kind.kind in "iu" for kind in votes[columns].dtypes):
@@ -71,16 +71,6 @@ def load_votes(split, prepared=None, path=None, all_answers=False):
             "of fer2013.csv"
         )
     return chosen[columns].to_numpy()
-
-
-def _find_votes():
-    path = config.find_raw("fer2013", RAW_NAMES)
-    if path is None:
-        raise FileNotFoundError(
-            f"no votes in {config.data_dir('fer2013')} or its folder raw: looked for "
-            f"{' and '.join(RAW_NAMES)}; data/README.md says where to get them"
-        )
-    return path
 
 
 def soften(votes, y_true):

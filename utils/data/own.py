@@ -5,22 +5,12 @@ from hashlib import sha256
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from utils import config
 from utils.data.fer import TO_SPLIT
-from utils.data.prepared import (
-    LEFT_OUT_COLUMNS,
-    MARKER,
-    SPLITS,
-    PreparedDataset,
-    empty_classes,
-    load_unchanged,
-    make_class_folders,
-    save_tables,
-)
-from utils.data.raw import files_in, printable, state_of
-from utils.files import decode_image, encode_image, replaced_when_done
+from utils.data.prepared import SPLITS, prepare_once
+from utils.data.raw import printable
+from utils.files import decode_image, encode_image
 from utils.preprocessing import crop_face, face_input_for, rescale
 
 SIDE = 200  # pixels, the larger one of what is kept: no network of the project sees more
@@ -30,7 +20,7 @@ LEAST_PICTURES, LEAST_PERSONS, MOST_CLASSES = 7, 3, 50
 PERSON = re.compile(r"((?:(?!\d{6}).)*?)[\s_.(-]*\d{1,5}\D*")
 
 
-def prepare_own(source, name="mine", detector=None, seed=0):
+def prepare_own(source, name="mine", detector=None):
     """Prepare pictures of one's own, or load their tables when that was done before.
 
     A folder for each class, with pictures of any form and size; they are only read. A picture that
@@ -48,13 +38,11 @@ def prepare_own(source, name="mine", detector=None, seed=0):
     detector : object with ``detect(frame)``, optional
         See `utils.realtime.detection`. The face in each picture is cut out as the loop cuts it; a
         picture with several is left out. None: each picture is a face.
-    seed : int
-        Of the draw.
 
     Returns
     -------
     PreparedDataset
-        `labels` has the columns file, split, label, person, item, sha256 (of the pixels).
+        `labels` has the columns file, split, label, item, sha256 (of the pixels), person.
 
     Raises
     ------
@@ -63,15 +51,22 @@ def prepare_own(source, name="mine", detector=None, seed=0):
     """
     if not config.OWN_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for your own pictures: {config.OWN_NAME_RULE}")
-    destination, class_names = config.prepared_dir(name), _class_folders(source)
-    raw = [*state_of(source), type(detector).__name__]
-    prepared = load_unchanged(destination, raw, seed)
-    if prepared:
-        return prepared
-    with replaced_when_done(destination, MARKER) as partial:
-        make_class_folders(partial, class_names)
-        found, rows, left_out = _write_faces(source, class_names, partial, detector)
-        labels = pd.DataFrame(rows, columns=["file", "split", "label", "person", "item", "sha256"])
+    class_names, seen = _class_folders(source), {}
+
+    def read(item, content):
+        label, *below = item.split("/")
+        if not below or label not in class_names:
+            raise ValueError("not in a class folder")
+        face = _face_in(decode_image(content), detector)
+        digest = sha256(face.tobytes()).hexdigest()
+        if seen.setdefault(digest, item) != item:
+            there = seen[digest].split("/")[0]
+            raise ValueError(f"the same picture again{f', also in {there}' * (there != label)}")
+        match = PERSON.fullmatch(below[-1].rpartition(".")[0])
+        person = match[1].lower() if match else ""
+        return {"label": label, "sha256": digest, "person": person}, encode_image(face)
+
+    def arrange(labels, left_out, source):
         counts = labels["label"].value_counts().reindex(class_names, fill_value=0)
         if counts.min() < LEAST_PICTURES:
             why = pd.Series([reason for _, reason in left_out], dtype=str).mode()
@@ -80,23 +75,12 @@ def prepare_own(source, name="mine", detector=None, seed=0):
                 f"used, expected at least {LEAST_PICTURES} in each class folder; {len(left_out)} "
                 f"files of {source.name} were left out{''.join(f', most as: {x}' for x in why[:1])}"
             )
-        labels["split"], note = _draw_splits(labels, seed)
-        files = labels["split"] + "/" + labels["label"] + "/" + labels["file"]
-        for old, new in zip(labels["file"], files):
-            (partial / old).rename(partial / new)
-        prepared = PreparedDataset(
-            folder=destination,
-            dataset=name,
-            source=source.name,
-            found=found,
-            labels=labels.assign(file=files),
-            left_out=pd.DataFrame(left_out, columns=LEFT_OUT_COLUMNS),
-            notes=(note, *empty_classes(labels, class_names)),
-            seed=seed,
-            raw=raw,
-        )
-        save_tables(prepared, partial)
-    return prepared
+        splits, note = _draw_splits(labels)
+        return splits, [note]
+
+    expected = f"at least {LEAST_PICTURES} pictures in each class folder"
+    by = [type(detector).__name__]
+    return prepare_once(name, read, arrange, expected, source, by=by)
 
 
 def _class_folders(source):
@@ -114,28 +98,6 @@ def _class_folders(source):
     return names
 
 
-def _write_faces(source, class_names, folder, detector):
-    """Write what can be used as PNG; return how much was found, rows of labels, rows left out."""
-    found, labels, left_out, seen = 0, [], [], {}
-    for item, content, reason in tqdm(files_in(source), desc=source.name, leave=False):
-        (label, *below), file, found = item.split("/"), f"{found:05d}.png", found + 1
-        try:
-            if reason or not below or label not in class_names:
-                raise ValueError(reason or "not in a class folder")
-            face = _face_in(decode_image(content), detector)
-            digest = sha256(face.tobytes()).hexdigest()
-            if seen.setdefault(digest, item) != item:
-                there = seen[digest].split("/")[0]
-                raise ValueError(f"the same picture again{f', also in {there}' * (there != label)}")
-        except ValueError as error:
-            left_out.append((item, str(error)))
-            continue
-        (folder / file).write_bytes(encode_image(face))
-        person = PERSON.fullmatch(below[-1].rpartition(".")[0])
-        labels.append((file, "", label, person[1].lower() if person else "", item, digest))
-    return found, labels, left_out
-
-
 def _face_in(picture, detector):
     if detector:
         boxes = detector.detect(picture)
@@ -145,7 +107,7 @@ def _face_in(picture, detector):
     return rescale(picture, min(1, SIDE / max(picture.shape[:2])))
 
 
-def _draw_splits(labels, seed):
+def _draw_splits(labels):
     """Split of each picture, and a note on how it was drawn."""
     named = labels["person"] != ""
     number = labels.loc[named, "person"].nunique()
@@ -153,13 +115,13 @@ def _draw_splits(labels, seed):
     counts = pd.crosstab(groups, labels["label"])
     if 0 < 2 * number <= len(labels) and (counts > 0).sum().min() >= LEAST_PERSONS:
         # Of many draws the one that leaves no class out, and is nearest to the shares of each.
-        draws = np.random.default_rng(seed).choice(len(SPLITS), (1000, len(counts)), p=SHARES)
+        draws = np.random.default_rng(0).choice(len(SPLITS), (1000, len(counts)), p=SHARES)
         drawn = [np.eye(len(SPLITS))[x].T @ counts.to_numpy() for x in draws]
         wanted = np.outer(SHARES, counts.sum())
         faults = [((x == 0).sum(), abs(x / wanted - 1).max()) for x in drawn]
         splits = dict(zip(counts.index, np.array(SPLITS)[draws[faults.index(min(faults))]]))
         return groups.map(splits), f"Split by person: {number}, as the names of the files say."
-    turns = labels.sample(frac=1, random_state=seed).groupby("label").cumcount() % LEAST_PICTURES
+    turns = labels.sample(frac=1, random_state=0).groupby("label").cumcount() % LEAST_PICTURES
     return turns.map({0: "valid", 1: "test"}).fillna("train"), (
         "Split picture by picture, as the names of the files do not tell persons apart: a face may "
         "be in several splits, and figures say little about other people."

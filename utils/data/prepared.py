@@ -1,8 +1,8 @@
 """Prepared class folders: their counts, their audit, and their images as arrays."""
 
 import hashlib
-from collections import Counter
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -11,12 +11,14 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from utils import config
-from utils.files import read_image, read_json, read_table, write_json
+from utils.data.raw import files_in, state_of
+from utils.files import read_image, read_json, read_table, replaced_when_done, write_json
 from utils.preprocessing import CLASSES, face_input_for, prepare_face
 
 SPLITS = ("train", "valid", "test")
 LEFT_OUT_COLUMNS = ["item", "reason"]
 MARKER = config.PREPARED_MARKER
+FACTS = ("dataset", "source", "found", "notes", "seed")  # in it
 NOTEBOOKS = {"fer2013": "01_prepare_fer", "utkface": "02_prepare_utk"}
 
 
@@ -80,100 +82,131 @@ class PreparedDataset:
         return table
 
 
-def make_class_folders(folder, class_names):
-    """Make an empty folder for each split and class."""
-    for split in SPLITS:
-        for name in class_names:
-            (folder / split / name).mkdir(parents=True)
-
-
-def refuse_unusable(source, left_out, expected):
-    """Say why raw data hold no usable image.
-
-    Parameters
-    ----------
-    source : pathlib.Path
-    left_out : list of tuple of (item, reason)
-    expected : str
-
-    Raises
-    ------
-    ValueError
-        With the most frequent reason.
-    """
-    reasons = Counter(reason for _, reason in left_out).most_common(1)
-    why = "".join(f", {count:,} of them for this reason: {reason}" for reason, count in reasons)
-    raise ValueError(
-        f"{source} holds no usable image in {len(left_out):,} rows or files{why}; expected "
-        f"{expected}"
-    )
-
-
-def empty_classes(labels, class_names):
-    """Notes on classes of which a split has no image: tuple of str."""
-    there = set(zip(labels["split"], labels["label"]))
-    empty = {
-        split: [name for name in class_names if (split, name) not in there] for split in SPLITS
-    }
-    return tuple(
-        f"No images of {', '.join(names)} in the {split} split: a network cannot learn or be "
-        "measured on them."
-        for split, names in empty.items()
-        if names
-    )
-
-
-def save_tables(prepared, folder):
-    """Write the tables of a `PreparedDataset` into `folder`, and read them back."""
-    prepared.labels.to_csv(folder / "labels.csv", index=False)
-    prepared.left_out.to_csv(folder / "left_out.csv", index=False)
-    write_json(
-        folder / MARKER,
-        {
-            "dataset": prepared.dataset,
-            "source": prepared.source,
-            "found": prepared.found,
-            "notes": list(prepared.notes),
-            "seed": prepared.seed,
-            "raw": prepared.raw,
-        },
-    )
-    read_prepared(folder)  # which counts again
-
-
-def load_unchanged(folder, raw, seed=0):
-    """Read what was prepared in a folder, if it was from these raw data and with this seed.
+def prepare_once(
+    dataset,
+    read,
+    arrange,
+    expected,
+    source=None,
+    destination=None,
+    items=files_in,
+    seed=0,
+    by=(),
+):
+    """Prepare a data set, or read what was prepared before from these raw data in this way.
 
     What was prepared from another copy stays until it is replaced, and a line says so.
 
     Parameters
     ----------
-    folder : pathlib.Path
-    raw : list or None
-        See `utils.data.raw.state_of`; None where there are no raw data any more.
+    dataset : str
+        "fer2013", "utkface", or the name of one's own.
+    read : callable
+        Takes an item and its content; gives what `labels` is to hold of it (dict), and the bytes
+        of the picture to be written. A ValueError says why the item is left out.
+    arrange : callable
+        Takes `labels`, sorted by item, the pairs of `left_out`, and the source; gives the split of
+        each row, and notes.
+    expected : str
+        What should be there, for the message where nothing is.
+    source, destination : pathlib.Path, optional
+        Raw file or folder, and where the class folders go; by default those of `utils.config`.
+    items : callable
+        As `utils.data.raw.files_in`.
     seed : int
+        Of the draw.
+    by : sequence of str
+        What decides besides.
 
     Returns
     -------
-    PreparedDataset or None
+    PreparedDataset
 
     Raises
     ------
+    FileNotFoundError
+        If there are neither prepared nor raw data.
     ValueError
-        If the folder is there but was not written by this project: it may be somebody's raw data.
+        If the folder is there but was not written by this project, as it may be somebody's raw
+        data; or no item can be used, with the most frequent reason.
     """
-    if not folder.is_dir():
-        return None
-    if not (folder / MARKER).is_file():
-        raise ValueError(
-            f"{folder} was not written by this project, and prepared data belong there: if it "
-            f"holds raw data, move it to {folder.parent / 'raw'}"
+    folder = destination or config.prepared_dir(dataset)
+    source = source or config.find_raw(dataset)  # none is needed where data are prepared
+    raw = source and [*state_of(source), *by]
+    if folder.is_dir():
+        if not (folder / MARKER).is_file():
+            raise ValueError(
+                f"{folder} was not written by this project, and prepared data belong there: if it "
+                f"holds raw data, move it to {folder.parent / 'raw'}"
+            )
+        prepared = read_prepared(folder)
+        if prepared.seed == seed and raw in (None, prepared.raw):
+            return prepared
+        print(f"{folder.name} was prepared from other raw data or in another way: it is made anew")
+    source = source or config.raw_path(dataset)
+    with replaced_when_done(folder, MARKER) as partial:
+        partial.mkdir()
+        found, rows, left_out = 0, [], []
+        for item, content, reason in tqdm(items(source), desc=source.name, leave=False):
+            found += 1
+            try:
+                if reason:
+                    raise ValueError(reason)
+                facts, picture = read(item, content)
+            except ValueError as error:
+                left_out.append((item, str(error)))
+            else:
+                (partial / str(found)).write_bytes(picture)
+                rows.append({"written": str(found), "suffix": ".png", "item": item, **facts})
+        if not rows:
+            why = pd.Series([reason for _, reason in left_out], dtype=str).value_counts()[:1]
+            raise ValueError(
+                f"{source} holds no usable image in {found:,} rows or files"
+                + "".join(f", {n:,} of them for this reason: {x}" for x, n in why.items())
+                + f"; expected {expected}"
+            )
+        # Archives list their files in any order; the draw must not depend on it.
+        labels = pd.DataFrame(rows).sort_values("item", ignore_index=True)
+        labels["split"], notes = arrange(labels, left_out, source)
+        names = [f"{number:05d}{suffix}" for number, suffix in enumerate(labels["suffix"])]
+        labels["file"] = labels["split"] + "/" + labels["label"] + "/" + names
+        first = ["file", "split", "label", "item", "sha256"]
+        others = [x for x in labels if x not in (*first, "written", "suffix")]
+        prepared = PreparedDataset(
+            folder=folder,
+            dataset=dataset,
+            source=source.name,
+            found=found,
+            labels=labels[first + others],
+            left_out=pd.DataFrame(left_out, columns=LEFT_OUT_COLUMNS),
+            seed=seed,
+            raw=raw,
         )
-    prepared = read_prepared(folder)
-    if prepared.seed == seed and raw in (None, prepared.raw):
-        return prepared
-    print(f"{folder.name} was prepared from other raw data or in another way: it is made anew")
-    return None
+        prepared = replace(prepared, notes=(*notes, *_empty_classes(prepared)))
+        for split, name in itertools.product(SPLITS, prepared.class_names):
+            (partial / split / name).mkdir(parents=True)
+        for written, file in zip(labels["written"], labels["file"]):
+            (partial / written).rename(partial / file)
+        _save_tables(prepared, partial)
+    return prepared
+
+
+def _empty_classes(prepared):
+    """Yield notes on classes of which a split has no image."""
+    for split, counts in prepared.counts.loc[list(SPLITS), list(prepared.class_names)].iterrows():
+        if (counts == 0).any():
+            yield (
+                f"No images of {', '.join(counts.index[counts == 0])} in the {split} split: a "
+                "network cannot learn or be measured on them."
+            )
+
+
+def _save_tables(prepared, folder):
+    prepared.labels.to_csv(folder / "labels.csv", index=False)
+    prepared.left_out.to_csv(folder / "left_out.csv", index=False)
+    facts = {name: getattr(prepared, name) for name in FACTS}
+    write_json(folder / MARKER, facts | {"raw": prepared.raw})
+    read_prepared(folder)  # which counts again
 
 
 def load_prepared(dataset, split_name="default"):
@@ -210,21 +243,17 @@ def read_prepared(folder):
         If one of them is damaged, or if they do not hold as many rows as were found.
     """
     advice = _again(folder)
-    facts = read_json(folder / MARKER, advice, ("dataset", "source", "found", "notes", "seed"))
+    facts = read_json(folder / MARKER, advice, FACTS)
     as_text = {"keep_default_na": False}  # a file may be called NA, and a class 7
     columns = ("file", "split", "label", "item", "sha256")
     labels = read_table(folder / "labels.csv", advice, columns, dtype={"label": str}, **as_text)
     left_out = read_table(folder / "left_out.csv", advice, LEFT_OUT_COLUMNS, dtype=str, **as_text)
     return PreparedDataset(
         folder=folder,
-        dataset=facts["dataset"],
-        source=facts["source"],
-        found=facts["found"],
         labels=labels,
         left_out=left_out,
-        notes=tuple(facts["notes"]),
-        seed=facts["seed"],
         raw=facts.get("raw"),
+        **{name: facts[name] for name in FACTS} | {"notes": tuple(facts["notes"])},
     )
 
 
@@ -271,23 +300,9 @@ def rows_of(prepared, split, class_names=None):
     return pd.concat([table[table["label"] == name] for name in class_names], ignore_index=True)
 
 
-def load_split(dataset, split, face_input, class_names=None, split_name="default"):
-    """Decode the images of one split of a data set that was prepared.
-
-    Parameters
-    ----------
-    dataset : str
-    split, face_input, class_names
-        See `load_images`.
-    split_name : str
-        See `load_prepared`.
-
-    Returns
-    -------
-    images, y_true, files
-        See `load_images`.
-    """
-    return load_images(load_prepared(dataset, split_name), split, face_input, class_names)
+def load_split(dataset, split, face_input, class_names=None):
+    """Decode the images of one split of a data set, by its name; else as `load_images`."""
+    return load_images(load_prepared(dataset), split, face_input, class_names)
 
 
 def load_images(prepared, split, face_input, class_names=None):

@@ -1,25 +1,14 @@
 """UTKFace, folder or tar -> train/ valid/ test/ x female, male, with one table of labels."""
 
 import re
-from collections import Counter
 from hashlib import sha256
 from pathlib import PurePosixPath
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from utils import config
-from utils.data.prepared import (
-    LEFT_OUT_COLUMNS,
-    MARKER,
-    PreparedDataset,
-    load_unchanged,
-    make_class_folders,
-    refuse_unusable,
-    save_tables,
-)
-from utils.data.raw import files_in, state_of
-from utils.files import decode_image, replaced_when_done
+from utils.data.prepared import prepare_once
+from utils.files import decode_image
 from utils.preprocessing import GENDERS
 
 # In the order of the data set's own numbers.
@@ -55,8 +44,7 @@ def prepare_utk(split_name="default", seed=0, source=None, destination=None):
     Returns
     -------
     PreparedDataset
-        `labels` has the columns file, split, label (gender), age, race, item, sha256 (of the
-        file).
+        `labels` has the columns file, split, label (gender), item, sha256 (of the file), age, race.
 
     Raises
     ------
@@ -67,49 +55,32 @@ def prepare_utk(split_name="default", seed=0, source=None, destination=None):
     """
     if split_name not in SPLIT_SIZES:
         raise ValueError(f"split_name is {split_name!r}, expected one of {sorted(SPLIT_SIZES)}")
-    destination = destination or config.prepared_dir("utkface", split_name)
-    source = source or config.find_raw("utkface")
-    raw = source and state_of(source)
-    prepared = load_unchanged(destination, raw, seed)
-    if prepared:
-        return prepared
-    source = source or config.raw_path("utkface")
-    found, labels, left_out = _read_labels(source)
-    if not labels:
-        refuse_unusable(source, left_out, "names such as 25_1_0_20170116174525125.jpg.chip.jpg")
-    # Archives list their files in any order; the draw must not depend on it.
-    labels = pd.DataFrame(labels).sort_values("item", ignore_index=True)
-    _add_splits_and_files(labels, split_name, seed, source)
-    prepared = PreparedDataset(
-        folder=destination,
-        dataset="utkface",
-        source=source.name,
-        found=found,
-        labels=labels[["file", "split", "label", "age", "race", "item", "sha256"]],
-        left_out=pd.DataFrame(left_out, columns=LEFT_OUT_COLUMNS),
-        notes=_note_on_sizes(labels["is_crop"]),
-        seed=seed,
-        raw=raw,
-    )
-    with replaced_when_done(destination, MARKER) as partial:
-        _copy(source, dict(zip(labels["item"], labels["file"])), partial)
-        save_tables(prepared, partial)
-    return prepared
-
-
-def _add_splits_and_files(labels, split_name, seed, source):
     sizes = SPLIT_SIZES["default" if config.is_sample_run("utkface") else split_name]
-    try:
-        labels["split"] = draw_splits(labels, *sizes, seed=seed)
-    except ValueError as error:
-        raise ValueError(f"{source} has {error}") from error
-    names = [f"{number:05d}{_suffix(item)}" for number, item in enumerate(labels["item"])]
-    labels["file"] = labels["split"] + "/" + labels["label"] + "/" + names
+    seen = set()
 
+    def read(item, content):
+        path, digest = PurePosixPath(item), sha256(content).hexdigest()
+        row = parse_name(path.name)
+        if (path.name, digest) in seen:
+            raise ValueError("the same file again")
+        if item in seen:  # a tar can hold two; on disk there is one
+            raise ValueError("another file of this name came before")
+        seen.update([(path.name, digest), item])
+        is_crop = decode_image(content).shape[:2] == (SIDE, SIDE)
+        suffix = path.suffix.lower()
+        suffix = suffix if re.fullmatch(r"\.[a-z0-9]{1,9}", suffix) else ".jpg"
+        return {"suffix": suffix, **row, "sha256": digest, "is_crop": is_crop}, content
 
-def _suffix(item):
-    suffix = PurePosixPath(item).suffix.lower()
-    return suffix if re.fullmatch(r"\.[a-z0-9]{1,9}", suffix) else ".jpg"
+    def arrange(labels, left_out, source):
+        try:
+            splits = draw_splits(labels, *sizes, seed=seed)
+        except ValueError as error:
+            raise ValueError(f"{source} has {error}") from error
+        return splits, _note_on_sizes(labels.pop("is_crop"))
+
+    destination = destination or config.prepared_dir("utkface", split_name)
+    expected = "names such as 25_1_0_20170116174525125.jpg"
+    return prepare_once("utkface", read, arrange, expected, source, destination, seed=seed)
 
 
 def _note_on_sizes(is_crop):
@@ -120,16 +91,6 @@ def _note_on_sizes(is_crop):
         "may be whole photographs (UTKFace 'in the wild') and would be taken for faces. Get the "
         "form 'aligned and cropped', or cut the faces out with a detector of notebook 05.",
     )
-
-
-def _copy(source, targets, folder):
-    """Copy files of a folder or tar: dict of item to name below `folder`."""
-    make_class_folders(folder, GENDERS)
-    for item, content, _ in tqdm(files_in(source), desc=f"copy {source.name}", leave=False):
-        if item in targets and content is not None:
-            (folder / targets.pop(item)).write_bytes(content)
-    if targets:
-        raise ValueError(f"{source} changed while it was read, {next(iter(targets))} is gone")
 
 
 def parse_name(name):
@@ -207,29 +168,3 @@ def draw_splits(labels, valid_size, test_size, seed):
             _, drawn = train_test_split(of_class, test_size=wanted, random_state=seed)
             split[drawn] = name
     return split
-
-
-def _read_labels(source):
-    """Read names and check pictures: how many were found, rows of labels, rows left out."""
-    found, labels, left_out, seen, items = 0, [], [], Counter(), set()
-    for item, content, reason in tqdm(files_in(source), desc=f"check {source.name}", leave=False):
-        found += 1
-        name = PurePosixPath(item).name
-        same_name = item in items  # a tar can hold two; on disk there is one
-        items.add(item)
-        try:
-            if reason:
-                raise ValueError(reason)
-            digest = sha256(content).hexdigest()
-            seen[name, digest] += 1
-            row = parse_name(name)
-            if seen[name, digest] > 1:
-                raise ValueError("the same file again")
-            if same_name:
-                raise ValueError("another file of this name came before")
-            is_crop = decode_image(content).shape[:2] == (SIDE, SIDE)
-        except ValueError as error:
-            left_out.append((item, str(error)))
-        else:
-            labels.append({**row, "item": item, "sha256": digest, "is_crop": is_crop})
-    return found, labels, left_out

@@ -79,13 +79,11 @@ def fuse_normalization(model):
     return _copied(model, clone)
 
 
-def as_float32(model):
-    """A model of Keras' own layers that computes in float32: the model itself if it does."""
-    return with_policy(model, "float32")
+def with_policy(model, policy="float32"):
+    """A model of Keras' own layers that computes as a policy says: the model itself if it does.
 
-
-def with_policy(model, policy):
-    """A model of Keras' own layers that computes as a policy says; its outputs stay float32."""
+    Its outputs stay float32.
+    """
     policies = {layer.dtype_policy.name for layer in model.layers}
     fused = any(type(layer) is FusedBatchNormalization for layer in model.layers)
     if policies == {policy} and not fused:

@@ -40,7 +40,7 @@ COARSER = 4
 # YuNet takes nearly a third of turned faces for upright ones, but is less sure of them, and hardly
 # any small ones. Where it is not quite sure it searches again in the other three quarter turns:
 # of 2,818 upright faces three are left out by that, of 2,757 turned ones all but 51.
-SURE = 0.92
+LEAST_SCORE, SURE = 0.7, 0.92
 SMALLEST_TURNED = 40
 
 # Networks are trained on crops that are described against the Haar box (see CROPS).
@@ -143,32 +143,20 @@ def fetch_yunet():
 class YuNetDetector:
     """A small network that also finds faces that are tilted, in profile or partly covered.
 
-    A face that is turned by a quarter or more is left out: the networks cannot read it. Taught in
-    notebooks/05_realtime.ipynb.
-
-    Parameters
-    ----------
-    score_threshold : float
-        How sure the network must be.
-    min_size, searched_size : int
-        As in `HaarDetector`.
-
-    Raises
-    ------
-    ConnectionError, ValueError
-        See `fetch_yunet`.
+    A face that is turned by a quarter or more is left out: the networks cannot read it. Errors: see
+    `fetch_yunet`. Taught in notebooks/05_realtime.ipynb.
     """
 
-    def __init__(self, score_threshold=0.7, min_size=40, searched_size=20):
+    min_size, searched_size = 40, 20  # as in `HaarDetector`
+
+    def __init__(self):
         # Read from memory: under Windows OpenCV opens no file below a non-ASCII folder.
         weights = np.frombuffer(fetch_yunet().read_bytes(), np.uint8)
         # Two, as another size each time would cost more than a small search itself.
         self._network, self._of_turned = (
-            cv2.FaceDetectorYN.create("onnx", weights, np.empty(0, np.uint8), size, score_threshold)
+            cv2.FaceDetectorYN.create("onnx", weights, np.empty(0, np.uint8), size, LEAST_SCORE)
             for size in ((320, 320), (LEAST_SIDE, LEAST_SIDE))
         )
-        self.min_size = min_size
-        self.searched_size = searched_size
 
     def detect(self, frame, known=()):
         """Find faces in a frame, uint8 BGR, of any size.
@@ -238,13 +226,7 @@ def finest_scale(frame, scale):
 def open_detector(name):
     """Make a detector by name; where YuNet cannot be had, say so and take the cascade.
 
-    Parameters
-    ----------
-    name : {"yunet", "haar"}
-
-    Returns
-    -------
-    YuNetDetector or HaarDetector
+    ValueError if the name is none of `DETECTORS`.
     """
     if name not in DETECTORS:
         raise ValueError(f"detector is {name!r}, expected one of {DETECTORS}")

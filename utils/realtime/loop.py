@@ -67,7 +67,6 @@ def run(
     faces_folder=None,
     max_frames=None,
     mirror=False,
-    budget=None,
     smoothing=0.8,
     skip_late=False,
 ):
@@ -79,8 +78,8 @@ def run(
     Parameters
     ----------
     source : FrameSource, or anything that `utils.realtime.sources.open_source` takes
-    classifier, detector, budget, smoothing
-        See `utils.realtime.engine.Engine`; by default `BUDGET` where somebody watches.
+    classifier, detector, smoothing
+        See `utils.realtime.engine.Engine`.
     show : callable, optional
         Called with each annotated frame, uint8 BGR; a return value of False ends the loop.
     video_path, csv_path : path-like, optional
@@ -113,8 +112,7 @@ def run(
             source = open_source(source)
         stack.enter_context(source)
         # A film that nobody watches has time: its table is to be the same on each machine.
-        if budget is None and (source.live or show is not None):
-            budget = BUDGET
+        budget = BUDGET if source.live or show is not None else None
         engine = Engine(classifier, detector, budget, smoothing, source.film)
         paths = video_path, csv_path, faces_folder
         recording = stack.enter_context(recorder(source, *paths, classifier))

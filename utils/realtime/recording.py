@@ -1,10 +1,9 @@
 """What the loop leaves on disk: a video, a table, cut faces; whole however it ends."""
 
 import csv
-import itertools
 import os
-import queue
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.files import check_replaceable, encode_image, replaced_when_done
+from utils.files import check_replaceable, encode_image, free_name, replaced_when_done
 from utils.preprocessing import GENDERS, crop_face, prepare_face, rescale
 from utils.realtime.webm import LARGEST_SIDE, WebmWriter
 
@@ -104,7 +103,7 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, classifi
         )
     if faces_folder and faces_folder.exists() and not faces_folder.is_dir():
         raise ValueError(f"{faces_folder} is to be the folder of faces, and is a file: move it")
-    table_of_faces = faces_folder and _free(faces_folder / "faces.csv")
+    table_of_faces = faces_folder and free_name(faces_folder / "faces.csv")
     targets = [path for path in (video_path, csv_path, table_of_faces) if path]
     if len({target.resolve() for target in targets}) < len(targets):
         raise ValueError(f"{csv_path} is to be two files at once: give the table another name")
@@ -176,29 +175,23 @@ def _in_background(failed, patient):
     It returns whether the call was taken; where it is patient, it waits until there is room. After
     an error no call is made any more; it is raised at the end.
     """
-    waiting, errors = queue.Queue(MOST_WAITING), []
+    room, errors = threading.Semaphore(MOST_WAITING), []
 
-    def work():
-        while (call := waiting.get()) is not None:
-            if not errors:
-                with _kept(errors):
-                    call()
-                failed.extend(errors)
+    def work(call):
+        if not errors:
+            with _kept(errors):
+                call()
+            failed.extend(errors)
+        room.release()
 
     def submit(*call):
-        try:
-            waiting.put(partial(*call), block=patient)
-        except queue.Full:
-            return False
-        return True
+        taken = room.acquire(blocking=patient)
+        if taken:
+            worker.submit(work, partial(*call))
+        return taken
 
-    thread = threading.Thread(target=work, name="recording", daemon=True)
-    thread.start()
-    try:
+    with ThreadPoolExecutor(1, "recording") as worker:
         yield submit
-    finally:
-        waiting.put(None)
-        thread.join()
     for error in errors:
         raise error
 
@@ -245,14 +238,8 @@ def face_writer(table, face_input):
         yield save
 
 
-def _free(path):
-    """A path, or the first like it that is not taken."""
-    others = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(2))
-    return next(name for name in itertools.chain([path], others) if not os.path.lexists(name))
-
-
 def _write_anew(path, content):
-    path = _free(path)
+    path = free_name(path)
     with replaced_when_done(path) as partial_path:
         partial_path.write_bytes(content)
     return path

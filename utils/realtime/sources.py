@@ -2,9 +2,11 @@
 
 import mimetypes
 import os
+import queue
 import re
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -46,8 +48,6 @@ class FrameSource:
         Frames that came while one before them was still worked on.
     film : bool
         Whether a frame goes on from the one before; pictures of a folder do not.
-    reader : threading.Thread, optional
-        Reads a camera; stopped at the end of the block.
     number : int
         Of the frame that was given last; pictures that cannot be read have one, too.
     seconds : float
@@ -68,7 +68,6 @@ class FrameSource:
     stop_reason: str = ""
     skipped: int = 0
     film: bool = True
-    reader: object = None
     number: int = 0
     seconds: float = 0.0
     file: str = ""
@@ -86,8 +85,8 @@ class FrameSource:
         return self
 
     def __exit__(self, *exception):
-        if self.reader is not None:
-            self.reader.stop()
+        if hasattr(self.frames, "close"):  # a generator, which ends what it began
+            self.frames.close()
         if self.capture is not None:
             self.capture.release()
 
@@ -157,16 +156,14 @@ def to_bgr(frame):
         If it is no picture.
     """
     frame = np.asarray(frame)
-    if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or not frame.size:
+    channels = 1 if frame.ndim == 2 else frame.shape[2] if frame.ndim == 3 else 0
+    if frame.dtype != np.uint8 or channels not in (1, 3, 4) or not frame.size:
         raise ValueError(
             f"a frame has dtype {frame.dtype} and shape {frame.shape}, expected uint8 and "
-            "(height, width) or (height, width, channels)"
+            "(height, width), or (height, width, channels) with 1 (grey), 3 (BGR) or 4 (BGRA)"
         )
-    channels = 1 if frame.ndim == 2 else frame.shape[2]
     if channels == 3:
         return frame
-    if channels not in (1, 4):
-        raise ValueError(f"a frame has {channels} channels, expected 1 (grey), 3 (BGR) or 4 (BGRA)")
     return cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR)
 
 
@@ -242,79 +239,58 @@ def _open_address(address):
 
 
 def _live(name, capture):
-    source = FrameSource(name, live=True, capture=capture, frames_per_second=_claimed_rate(capture))
-    source.reader = _NewestFrames(source)
-    source.frames = source.reader.frames()
+    claimed = capture.get(cv2.CAP_PROP_FPS)
+    rate = claimed if 1 <= claimed <= 240 else DEFAULT_FRAMES_PER_SECOND
+    source = FrameSource(name, live=True, capture=capture, frames_per_second=rate)
+    source.frames = _newest_frames(source)
     return source
 
 
-class _NewestFrames(threading.Thread):
-    """Reads a camera all the time, so that who asks gets the newest frame and never an old one.
+def _newest_frames(source):
+    """Yield frames of a camera that a thread reads all the time: the newest one, never an old one.
 
     Cameras queue frames: a loop that is slower than its camera would show the past.
     """
+    arrived, stopping, before = queue.Queue(), threading.Event(), None
 
-    def __init__(self, source):
-        super().__init__(name=source.name, daemon=True)
-        self._source = source
-        self._arrived = threading.Condition()
-        self._frame = None
-        self._arrival = 0.0
-        self._ended = False
-        self._stopping = False
-
-    def run(self):
-        try:
-            self._read()
-        finally:  # whoever waits for a frame must not wait for ever
-            with self._arrived:
-                self._ended = True
-                self._arrived.notify()
-
-    def _read(self):
+    def read():
         failures = 0
-        while failures < CAMERA_RETRIES and not self._stopping:
-            try:
-                success, frame = self._source.capture.read()
-            except cv2.error:
-                success = False
-            if not success:
-                failures += 1
-                time.sleep(CAMERA_RETRY_SECONDS)
-                continue
-            failures = 0
-            with self._arrived:
-                self._source.skipped += self._frame is not None
-                self._frame, self._arrival = frame, time.perf_counter()
-                self._arrived.notify()
+        try:
+            while failures < CAMERA_RETRIES and not stopping.is_set():
+                try:
+                    success, frame = source.capture.read()
+                except cv2.error:
+                    success = False
+                if not success:
+                    failures += 1
+                    time.sleep(CAMERA_RETRY_SECONDS)
+                    continue
+                failures = 0
+                with suppress(queue.Empty):
+                    arrived.get_nowait()
+                    source.skipped += 1
+                arrived.put((frame, time.perf_counter()))
+        finally:  # whoever waits for a frame must not wait for ever
+            arrived.put((None, 0.0))
 
-    def frames(self):
-        """Yield frames until the camera gives no more."""
-        self.start()
-        before = None
+    reader = threading.Thread(target=read, name=source.name, daemon=True)
+    reader.start()
+    try:
         while True:
-            with self._arrived:
-                # Under Windows Ctrl-C does not end a wait without a limit.
-                while not self._arrived.wait_for(
-                    lambda: self._frame is not None or self._ended, timeout=0.5
-                ):
-                    pass
-                frame, self._frame, arrival = self._frame, None, self._arrival
+            try:  # under Windows Ctrl-C does not end a wait without a limit
+                frame, arrival = arrived.get(timeout=0.5)
+            except queue.Empty:
+                continue
             if frame is None:
                 break
             # A machine that slept has no hours of frames to show.
-            self._source.seconds += min(arrival - (before or arrival), LONGEST_STILL)
+            source.seconds += min(arrival - (before or arrival), LONGEST_STILL)
             before = arrival
             yield frame
-        self._source.stop_reason = (
-            f"{self._source.name} gave no frame {CAMERA_RETRIES} times in a row"
-        )
-
-    def stop(self):
-        """End the thread; a camera must not be released while it is read."""
-        self._stopping = True
-        if self.is_alive():
-            self.join()
+        source.stop_reason = f"{source.name} gave no frame {CAMERA_RETRIES} times in a row"
+    finally:  # a camera must not be released while it is read
+        stopping.set()
+        reader.join()
 
 
 def _open_video(path):
@@ -377,8 +353,3 @@ def _rate_of_film(address, claimed):
 
 def _seconds(capture):
     return capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-
-
-def _claimed_rate(capture):
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    return rate if 1 <= rate <= 240 else DEFAULT_FRAMES_PER_SECOND

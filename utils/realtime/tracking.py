@@ -17,6 +17,7 @@ FLOW_WIDTH = 320  # frames are reduced to this width before points are followed
 POINTS = np.stack(np.meshgrid(*2 * [np.linspace(0.2, 0.8, 4)]), axis=-1).reshape(-1, 2)
 MIN_POINTS = 6
 MIN_OVERLAP = 0.3
+KEEP_FOR = 30  # frames
 
 
 @dataclass
@@ -54,15 +55,13 @@ class FaceTracker:
     Parameters
     ----------
     detector : object with ``detect(frame, known)``
-        See `utils.realtime.detection`.
-    keep_for : int
-        Frames for which a face is followed that the detector does not see any more. One that was
-        seen a single time is dropped at the next search: it may have been a mistake.
+        See `utils.realtime.detection`. A face that it does not see any more is followed for
+        `KEEP_FOR` frames; one that it saw a single time is dropped at the next search: it may have
+        been a mistake.
     """
 
-    def __init__(self, detector, keep_for=30):
+    def __init__(self, detector):
         self.detector = detector
-        self.keep_for = keep_for
         self.tracks = []
         self._size = None
         self._grey = None
@@ -100,7 +99,7 @@ class FaceTracker:
                 track
                 for track in self.tracks
                 if not track.unseen
-                or track.unseen <= self.keep_for
+                or track.unseen <= KEEP_FOR
                 and track.sightings > 1
                 and not any(has_centre_of(box, track.box) for box in seen)
             ]

@@ -66,7 +66,7 @@ class Recipe:
     augmentation : str
         See `utils.data.batches.build_augmentation`.
     mixup : float
-        See `utils.data.batches.make_dataset`.
+        See `utils.data.batches.load_batches`.
     class_weight : {"none", "balanced"}
         "balanced" counts each image by the inverse frequency of its class.
     ema : float
@@ -240,8 +240,12 @@ def train_recipe(recipe, name, bfloat16=False, callbacks=()):
     policy = choose_policy(capabilities, bfloat16)
     devices = [f"a GPU of compute capability {x}.{y}" for x, y in capabilities]
     print(f"{name}: computes in {policy} on {' and '.join(devices) or 'the processor'}")
-    train_batches, valid_batches = (_batches(recipe, split) for split in ("train", "valid"))
-    train_batches = _with_soft_labels(recipe, train_batches, policy)
+    names = ("split_name", "batch_size", "augmentation", "mixup", "seed")
+    settings = {name: getattr(recipe, name) for name in names}
+    face_input, classes = recipe.face_input, recipe.classes
+    given = load_batches(recipe.dataset, "train", face_input, classes, **settings)
+    train_batches = _with_soft_labels(recipe, given, policy)
+    valid_batches = given.of("valid")
     class_weight = None
     if recipe.class_weight == "balanced":
         present = np.unique(train_batches.y_true)
@@ -293,20 +297,6 @@ def _check_labels(recipe):
 def _strategy():
     several = len(tf.config.list_logical_devices("GPU")) > 1
     return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
-
-
-def _batches(recipe, split):
-    return load_batches(
-        recipe.dataset,
-        split,
-        recipe.face_input,
-        recipe.classes,
-        split_name=recipe.split_name,
-        batch_size=recipe.batch_size,
-        augmentation=recipe.augmentation,
-        mixup=recipe.mixup,
-        seed=recipe.seed,
-    )
 
 
 def _with_soft_labels(recipe, batches, policy):
