@@ -123,6 +123,7 @@ def build_final_cnn(
 def build_mobilenet(
     input_shape,
     num_classes,
+    first_trainable="conv_pw_9",
     weights="imagenet",
     random_layers=(),
     scaled_to=(-1, 1),
@@ -138,6 +139,8 @@ def build_mobilenet(
 
     Parameters
     ----------
+    first_trainable : str
+        Name of the first layer that is trained; layers before it are frozen.
     weights : {"imagenet"} or None
         None starts at random. ImageNet weights (17 MB) are read from
         ``data/raw/mobilenet_imagenet.npz`` (keys ``layer__variable``) where that file is, and
@@ -162,7 +165,7 @@ def build_mobilenet(
     if weights == "imagenet":
         _set_imagenet_weights(base, random_layers)
     names = [layer.name for layer in base.layers]
-    for layer in base.layers[: names.index("conv_pw_9")]:
+    for layer in base.layers[: names.index(first_trainable)]:
         layer.trainable = False
     return keras.Model(inputs, _softmax(base.output, num_classes), name="mobilenet")
 
