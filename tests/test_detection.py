@@ -3,8 +3,8 @@ import time
 import cv2
 import numpy as np
 import pytest
+from scenes import noise
 from skimage.data import astronaut
-from stand_ins import noise
 
 from utils import config
 from utils.realtime import detection

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from stand_ins import noise
+from scenes import noise
 
 from utils.realtime import display
 from utils.realtime.display import annotate, place_labels

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from stand_ins import EMOTION, GENDER, face_at, noise, still
+from scenes import face_at, noise, still
+from stand_ins import EMOTION, GENDER
 
 from utils import config
 from utils.realtime import engine as module

@@ -8,7 +8,7 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
-from stand_ins import damage_content, damage_header
+from scenes import damage_content, damage_header
 
 from utils import config
 from utils.data import fer

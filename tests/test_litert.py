@@ -5,7 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from stand_ins import EMOTION, GENDER, noise
+from scenes import noise
+from stand_ins import EMOTION, GENDER
 
 from utils import config
 from utils.data.batches import load_batches

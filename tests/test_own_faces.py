@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from keras import layers
 from projects import move_project
-from stand_ins import EMOTION, GENDER, noise, rows_of_csv
+from scenes import noise, rows_of_csv
+from stand_ins import EMOTION, GENDER
 
 from commands import prepare as command
 from commands import run as run_command

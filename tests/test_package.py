@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from stand_ins import heed_signals
+from scenes import heed_signals
 
 from utils import config
 

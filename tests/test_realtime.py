@@ -8,7 +8,8 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from stand_ins import EMOTION, GENDER, FakeCamera, face_at, labeller, noise, rows_of_csv, still
+from scenes import FakeCamera, face_at, labeller, noise, rows_of_csv, still
+from stand_ins import EMOTION, GENDER
 
 from utils import config
 from utils.data.batches import load_batches

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from stand_ins import FakeCamera, face_at, heed_signals, labeller, noise, rows_of_csv, still
+from scenes import FakeCamera, face_at, heed_signals, labeller, noise, rows_of_csv, still
 
 from utils import config
 from utils.files import clear_leftovers, encode_image, read_image
@@ -416,7 +416,7 @@ def test_the_folder_of_faces_is_no_file_and_not_the_source(tmp_path, classifier)
 ENDLESS = """
 import sys, time
 sys.path.insert(0, "tests")
-from stand_ins import labeller, noise, still
+from scenes import labeller, noise, still
 from commands.run import end_like_ctrl_c
 from utils.realtime.loop import run
 from utils.realtime.sources import FrameSource

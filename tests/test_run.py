@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import cv2
 import pytest
-from stand_ins import FakeCamera, labeller, noise
+from scenes import FakeCamera, labeller, noise
 
 from commands import run as run_command
 from utils import config

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from stand_ins import noise
+from scenes import noise
 
 from utils.files import encode_image
 from utils.realtime import sources

@@ -5,7 +5,7 @@ import tarfile
 import numpy as np
 import pandas as pd
 import pytest
-from stand_ins import damage_content, damage_header
+from scenes import damage_content, damage_header
 
 from utils import config
 from utils.data import raw as raw_data
