@@ -156,7 +156,8 @@ def test_the_course_s_own_notebooks_show_no_face(quick_project):
             assert len(kept) > 0.8 * figures, "curves and matrices stay"
 
 
-def test_nothing_in_it_says_whose_machine_it_is(project, monkeypatch, capsys):
+def test_nothing_in_it_says_whose_machine_it_is(quick_project, monkeypatch, capsys):
+    project = quick_project  # whose page names its folder
     monkeypatch.setattr(submit.getpass, "getuser", lambda: "annamaier")
     monkeypatch.setattr(submit.platform, "node", lambda: "annas-laptop.example.org")
     monkeypatch.setattr(submit.Path, "home", lambda: project.parent)
