@@ -1,6 +1,7 @@
 """Runs of different people that look like one: questions for an instructor, not verdicts."""
 
 import hashlib
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -102,24 +103,17 @@ def ask_about_copies(traces):
             if getattr(trace, key):
                 groups[getattr(trace, key)].append(number)
         for group in groups.values():
-            _ask(asked, known, traces, group, ask)
+            pairs = {frozenset(x) for x in itertools.combinations(group, 2)} - known
+            pairs = {x for x in pairs if len({traces[number].owner for number in x}) > 1}
+            known |= pairs  # about each pair is asked once
+            for one in group:
+                if others := [traces[x] for x in group if {one, x} in pairs]:
+                    asked[one].append(ask(traces[one], others))
     for pair, share in _alike(traces):
-        if pair not in known:
+        if set(pair) not in known:
             for one, other in (pair, pair[::-1]):
                 asked[one].append(_ask_agreement(traces[one], traces[other], share))
     return asked
-
-
-def _ask(asked, known, traces, group, ask):
-    """Ask each member of a group about those of other owners, once about each pair."""
-    pairs = set()
-    for one in group:
-        others = [x for x in group if traces[x].owner != traces[one].owner]
-        others = [x for x in others if (min(one, x), max(one, x)) not in known]
-        if others:
-            asked[one].append(ask(traces[one], [traces[x] for x in others]))
-            pairs |= {(min(one, x), max(one, x)) for x in others}
-    known |= pairs
 
 
 def _named(others):

@@ -49,19 +49,14 @@ def _dots(table, height):
     return figure
 
 
-def _one_row_each(family):
-    """Of `tables.family_table` the rows of one view, and of ensembles those of ten."""
+def draw_family(family):
+    """Accuracies of a family with their intervals; colours tell the test images apart."""
+    # A row each: that of one view, and of ensembles that of ten.
     table = tables.family_table(family)
     table = table[(table["views"] == 1) | table["run"].isin(tables.ENSEMBLES)].copy()
     by_votes = np.where(table["judge"] == "majority", ", by FER+", "")
     ten_views = np.where(table["views"] == 10, ", ten views", "")
     table.index = table["run"] + by_votes + ten_views
-    return table
-
-
-def draw_family(family):
-    """Accuracies of a family with their intervals; colours tell the test images apart."""
-    table = _one_row_each(family)
     data = np.where(table["run"].str.contains("gender"), "UTKFace", "FER-2013")
     table["group"] = [f"{name}, n = {n:,}" for name, n in zip(data, table["n"])]
     return _dots(table, 1 + 0.19 * len(table))

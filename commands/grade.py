@@ -9,12 +9,12 @@ written but as escaped text. What cannot be read is a row that says why.
 
 import argparse
 import base64
-import csv
 import hashlib
 from datetime import datetime
 from pathlib import Path
 
 import jinja2
+import pandas as pd
 
 from commands import cells
 from commands.submissions import HEIGHT, WIDTH, Row, own_notebooks, read_students
@@ -81,19 +81,16 @@ def _for_spreadsheet(value):
 
 def write_csv(path, students):
     """Write the table, and each student's answers beside the first of their runs."""
-    keys = sorted({key for student in students for key in student.answers})
-    answers = {student.page: student.answers for student in students}
+    table = pd.DataFrame(table_rows(students), columns=[*COLUMNS, "page"])
+    pages = table["page"].mask(table["page"].duplicated())
+    for key in sorted({key for student in students for key in student.answers}):
+        given = [(x.page, x.answers[key]) for x in students if key in x.answers]
+        texts = {page: answer.text for page, answer in given if answer.is_given}
+        table["answer {}, {}".format(*key)] = pages.map(texts)
     with replaced_when_done(path) as partial:
         # With a mark by which Excel knows UTF-8.
-        with partial.open("w", encoding="utf-8-sig", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow([*COLUMNS, *(f"answer {name}, {number}" for name, number in keys)])
-            for row in table_rows(students):
-                theirs = answers.pop(row["page"], {})
-                given = [theirs.get(key) for key in keys]
-                texts = [answer.text if answer and answer.is_given else "" for answer in given]
-                line = [*(row[name] for name in COLUMNS), *texts]
-                writer.writerow([_for_spreadsheet(value) for value in line])
+        table = table.drop(columns="page").map(_for_spreadsheet)
+        table.to_csv(partial, index=False, encoding="utf-8-sig")
 
 
 def _hash(text):

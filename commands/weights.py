@@ -27,8 +27,10 @@ MODULES = (
     *("keras.src.models.functional", "keras.src.models.sequential"),
 )
 OPERATIONS = "keras.src.ops."
-RUN_CODE = ("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper")
-READ_FILES = ("StringLookup", "IntegerLookup", "TextVectorization")
+RUN_CODE_OR_READ_FILES = (
+    *("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"),
+    *("StringLookup", "IntegerLookup", "TextVectorization"),
+)
 
 
 def find_folder(text):
@@ -189,7 +191,7 @@ def _check_architecture(path, content):
     if not isinstance(content, dict):
         return
     name, module = content.get("class_name"), content.get("module")
-    if name in RUN_CODE or name in READ_FILES:
+    if name in RUN_CODE_OR_READ_FILES:
         raise _Refused(
             f"{path} has a layer {name}, which can run code or read files of this computer: it is "
             "not loaded; ask for a network of Keras' other layers"
@@ -205,23 +207,17 @@ def _check_architecture(path, content):
 
 def _check_weights(path):
     """Refuse links to other files, and arrays that are larger than their file lets expect."""
-    total, visited = 0, 0
+    links, entries = [], []
     try:
         with h5py.File(path) as file:
-            groups = [file]
-            while groups:
-                group = groups.pop()
-                for name in group:
-                    visited += 1
-                    if type(group.get(name, getlink=True)) is not h5py.HardLink or visited > 10**5:
-                        raise _Refused(f"{path} has links, expected arrays only: it is not loaded")
-                    entry = group[name]
-                    if isinstance(entry, h5py.Group):
-                        groups.append(entry)
-                        continue
-                    if entry.external or entry.is_virtual or entry.dtype.kind not in "fiu":
-                        raise _Refused(f"{path} has arrays that are elsewhere: it is not loaded")
-                    total += entry.nbytes
+            file.visititems_links(lambda _, link: links.append(link))
+            if not all(type(link) is h5py.HardLink for link in links):
+                raise _Refused(f"{path} has links, expected arrays only: it is not loaded")
+            file.visititems(lambda _, entry: entries.append(entry))
+            arrays = [x for x in entries if isinstance(x, h5py.Dataset)]
+            if any(x.external or x.is_virtual or x.dtype.kind not in "fiu" for x in arrays):
+                raise _Refused(f"{path} has arrays that are elsewhere: it is not loaded")
+            total = sum(x.nbytes for x in arrays)
     except _Refused:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
