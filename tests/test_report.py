@@ -63,7 +63,7 @@ def test_the_page_has_what_is_there_and_says_what_is_missing(runs_dir):
     for split in ("train", "valid", "test"):
         checksum = run.facts["made_of"]["data"][split]["sha256"][:12]
         assert page.count(checksum) == 2, "in the run and on this machine"
-    assert "begun: unfinished, 0 of 2 epochs" in page
+    assert "begun: unfinished, 0 of 2 epochs" in page and "votes" not in page
     for line in (*run.facts["made_of"]["network"], *run.facts["versions"].values()):
         assert str(line) in page
     assert page.count('src="data:image/png;base64,') == 1
@@ -185,10 +185,6 @@ def test_yours_is_laid_beside_the_reference_of_its_name(runs_dir):
     assert row_of(page, "epochs") == ["epochs", "2", "15"]
     assert "Ours is the reference run emotion_six_conv." in page
     assert "epochs 15, now 2" in page and "another copy of the data" in page
-    (runs_dir / "emotion_six_conv_2").rename(runs_dir / "mine")
-    page = build_report(runs_dir, "x").split("5. Each run")[1]
-    assert "There is no reference run of this name." in page
-    assert len(row_of(page, "test accuracy")) == 2
 
 
 def test_a_history_of_other_metrics_or_beyond_the_axes_has_a_page(runs_dir):
@@ -217,42 +213,31 @@ def test_whatever_random_damage_leaves_there_is_a_page(runs_dir):
 
 
 def test_runs_of_one_s_own_stand_side_by_side(runs_dir):
-    shutil.copytree(runs_dir / "emotion_final", runs_dir / "before")
-    page = build_report(runs_dir, "x")
-    assert "from 2 finished runs." in page
-    assert page.index('<h3 id="before">') < page.index('<h3 id="emotion_final">')
-    # The same images in the same splits make one row.
-    assert row_of(page, "before, emotion_final")[2:8:2] == ["36", "14", "15"]
-
-
-def test_figures_of_searches_are_shown_and_other_files_are_not(runs_dir):
     for name, content in (("emotion_final", b"\x89PNG of a search"), ("other", b"root:x:0:0")):
         folder = runs_dir.parent / "tune" / name
         folder.mkdir(parents=True)
         (folder / "study.png").write_bytes(content)
+    (runs_dir / "emotion_final").rename(runs_dir / "one")
+    shutil.copytree(runs_dir / "one", runs_dir / "other")
+    shutil.copytree(runs_dir / "one", runs_dir / "split")
+    change_facts(runs_dir, "other", made_of__batches__labels="votes, going on from a")
+    change_facts(runs_dir, "split", made_of__batches__split_name="report")
     page = build_report(runs_dir, "x")
+    assert "from 3 finished runs." in page
+    assert page.index('<h3 id="one">') < page.index('<h3 id="other">')
+    assert "other learned people's votes" in page and page.count("learned people's votes") == 1
+    # The same images in the same splits make one row, another split does not.
+    data = page[page.index("3. Data") :]
+    for names, split_name in (("one, other", "default"), ("split", "report")):
+        cells = row_of(data, f">{names}<")
+        assert cells[:2] == [names, split_name] and cells[2:8:2] == ["36", "14", "15"]
+    each = page[page.index("5. Each run") :]
+    assert each.count("There is no reference run of this name.") == 3
+    assert len(row_of(each, "test accuracy")) == 2
+    # Figures of searches are shown, and other files are not.
     assert page.count("<h3>Search from") == 1 and "<h3>Search from emotion_final</h3>" in page
     assert base64.b64encode(b"\x89PNG of a search").decode() in page
     assert base64.b64encode(b"root:x:0:0").decode() not in page
-
-
-def test_a_run_that_learned_other_labels_is_marked(runs_dir):
-    assert "votes" not in build_report(runs_dir, "x")
-    change_facts(runs_dir, "emotion_final", made_of__batches__labels="votes, going on from a")
-    assert "emotion_final learned people's votes" in build_report(runs_dir, "x")
-
-
-def test_splits_do_not_share_a_row(runs_dir):
-    for name, split_name in (("gender_a", "default"), ("gender_b", "report")):
-        shutil.copytree(runs_dir / "emotion_final", runs_dir / name)
-        change_facts(
-            runs_dir, name, made_of__batches__dataset="utkface",
-            made_of__batches__split_name=split_name,
-        )  # fmt: skip
-    page = build_report(runs_dir, "x")
-    page = page[page.index("3. Data") :]
-    assert row_of(page, "gender_a")[:3] == ["gender_a", "default", "36"]
-    assert row_of(page, "gender_b")[:3] == ["gender_b", "report", "36"]
 
 
 DAMAGES = [
