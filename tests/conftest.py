@@ -1,5 +1,6 @@
 """Fixtures: a project of its own for each test, so that no test sees another's files."""
 
+import functools
 import shutil
 
 import pytest
@@ -56,3 +57,30 @@ def small_run(prepared_workspace, trained_project):
     folder = config.RUNS_DIR / "small"
     shutil.copytree(trained_project / "outputs" / "runs" / "small", folder)
     return Run(folder)
+
+
+@pytest.fixture(scope="session")
+def told(sample_project):
+    """A function of "votes" or "years": the folder of a run with that output, trained once."""
+
+    @functools.cache
+    def folder_of(output):
+        from stand_ins import train_told
+
+        with pytest.MonkeyPatch.context() as patch:
+            move_project(patch, sample_project)
+            return train_told(output).folder
+
+    return folder_of
+
+
+@pytest.fixture
+def told_run(prepared_workspace, told):
+    """A function of "votes" or "years": a run with that output in a project of this test."""
+    from utils.training import Run
+
+    def run_with(output):
+        shutil.copytree(told(output), config.RUNS_DIR / output)
+        return Run(config.RUNS_DIR / output)
+
+    return run_with

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 
 import keras
 
@@ -9,6 +10,7 @@ from utils.data.batches import load_batches
 from utils.models import BUILDERS
 from utils.networks.contract import ModelContract
 from utils.preprocessing import EMOTIONS, GENDERS, face_input_for
+from utils.recipes.recipe import Recipe, train_recipe
 from utils.training import train
 
 
@@ -44,6 +46,20 @@ def sample_batches(face_input=TINY, **changes):
 def train_small(name, model=None, epochs=2, batches=None, **settings):
     """Train `small_network` on the sample, or what was given instead."""
     return train(model or small_network(), name, *(batches or sample_batches()), epochs, **settings)
+
+
+SMALL = Recipe(
+    "fer2013", "compact", 1, {"widths": [8]}, height=16, width=16, learning_rate=0.01, batch_size=16
+)
+TOLD = {
+    "votes": replace(SMALL, auxiliary=("votes",), average_views=True),
+    "years": replace(SMALL, dataset="utkface", colour="rgb", auxiliary=("years", "race"), epochs=2),
+}
+
+
+def train_told(output):
+    """Train a recipe whose network has a further output, under the name of that output."""
+    return train_recipe(TOLD[output], output, bfloat16=True)
 
 
 class Slow(keras.callbacks.Callback):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.stats import norm
+from stand_ins import SMALL
 
 from commands import train as command
 from utils import config
@@ -35,9 +36,6 @@ from utils.recipes.statistics import renew_statistics
 from utils.recipes.teachers import ask_teachers
 from utils.training import DEPENDS_ON_COPY, Run, load_runs, train
 
-SMALL = Recipe(
-    "fer2013", "compact", 1, {"widths": [8]}, height=16, width=16, learning_rate=0.01, batch_size=16
-)
 GENDER = replace(SMALL, dataset="utkface", colour="rgb")
 TOLD = replace(GENDER, auxiliary=("age", "race"))
 
@@ -173,19 +171,15 @@ def test_a_gpu_without_bfloat16_trains_in_float16(prepared_workspace, monkeypatc
     np.testing.assert_allclose(run.predictions("valid")[1], answers, atol=1e-5)
 
 
-def test_people_s_votes_are_an_answer_of_their_own(prepared_workspace):
-    recipe = replace(SMALL, auxiliary=("votes",), average_views=True)
-    run = train_recipe(recipe, "two_labels", bfloat16=True)
-    batches = load_batches("fer2013", "valid", recipe.face_input)
+def test_people_s_votes_are_an_answer_of_their_own(told_run):
+    run = told_run("votes")
+    batches, model = load_batches("fer2013", "valid", SMALL.face_input), run.load_model()
     images = batches.images.astype(np.float32)
-    answers = run.load_model().predict(images, verbose=0)
+    answers = [x.numpy() for x in model(images, training=False)]
     for output, expected in zip(("", "votes"), answers, strict=True):
         np.testing.assert_allclose(run.predictions("valid", output=output)[1], expected, atol=1e-5)
     assert np.abs(answers[0] - answers[1]).max() > 1e-3
-    averaged = np.mean(
-        [run.load_model().predict(x.astype(np.float32), verbose=0)[1] for x in views(images)],
-        axis=0,
-    )
+    averaged = np.mean([model(x.astype(np.float32))[1].numpy() for x in views(images)], axis=0)
     stored = run.predictions("valid", averaged=True, output="votes")[1]
     np.testing.assert_allclose(stored, averaged, atol=1e-5)
     # Learned are both: the label, and what at least two people say.
@@ -197,8 +191,8 @@ def test_people_s_votes_are_an_answer_of_their_own(prepared_workspace):
             np.testing.assert_allclose(row, counted / counted.sum(), atol=1e-6)
 
 
-def test_years_are_learned_as_a_distribution_and_kept(prepared_workspace):
-    run = train_recipe(replace(GENDER, auxiliary=("years", "race")), "aged", bfloat16=True)
+def test_years_are_learned_as_a_distribution_and_kept(told_run):
+    run = told_run("years")
     batches = load_batches("utkface", "valid", GENDER.face_input)
     model = run.load_model()
     answers = model.predict(batches.images.astype(np.float32), verbose=0)
@@ -428,13 +422,15 @@ def test_a_finished_run_teaches_where_nothing_is_shipped_by_its_name(small_run, 
     batches = load_batches("fer2013", "train", small_run.contract.face_input)
     answers = ask_teachers(["small"], batches)
     model = small_run.load_model()
-    expected = np.mean([model.predict(x, verbose=0) for x in views(batches.images)], axis=0)
+    images = batches.images.astype(np.float32)
+    expected = np.mean([model(x).numpy() for x in views(images)], axis=0)
     np.testing.assert_allclose(answers, expected, atol=1e-6)
     # Ours come first: their files are in git, a run's are not.
     shipped = ship_untrained("small")
     batches = load_batches("fer2013", "train", SMALL.face_input)
     answers = ask_teachers(["small"], batches)
-    expected = np.mean([shipped.predict(x, verbose=0) for x in views(batches.images)], axis=0)
+    images = batches.images.astype(np.float32)
+    expected = np.mean([shipped(x, training=False).numpy() for x in views(images)], axis=0)
     np.testing.assert_allclose(answers, expected, atol=1e-6)
 
 

@@ -18,7 +18,6 @@ from utils.networks.contract import ModelContract, find_network
 from utils.networks.litert import export_litert, load_litert
 from utils.networks.storage import load_network
 from utils.preprocessing import EMOTIONS
-from utils.recipes.recipe import Recipe, train_recipe
 
 
 def test_a_shipped_network_is_calibrated_and_lies_beside_its_run(small_run, monkeypatch, capsys):
@@ -114,15 +113,13 @@ def test_what_cannot_be_shipped_is_said_in_a_line(small_run, capsys):
     assert not (small_run.folder / "network.npz").exists()
 
 
-def test_labels_and_votes_become_one_output(prepared_workspace, capsys):
-    settings = {"height": 16, "width": 16, "learning_rate": 0.01, "batch_size": 16}
-    recipe = Recipe("fer2013", "compact", 2, {"widths": [8]}, auxiliary=("votes",), **settings)
-    run = train_recipe(recipe, "two_labels")
+def test_labels_and_votes_become_one_output(told_run, capsys):
+    run = told_run("votes")
     mean, chosen = command.choose_mean(run)
-    assert command.main(["two_labels", "--accuracy", "0"]) == 0
+    assert command.main(["votes", "--accuracy", "0"]) == 0
     said = f"people's votes count {mean['votes_weight']:.0%}" in capsys.readouterr().out
     assert said == (mean["votes_weight"] > 0 or mean["tau"] > 0)
-    model, contract = load_network("two_labels")
+    model, contract = load_network("votes")
     assert {key: getattr(contract, key) for key in mean} == mean
     (_, own), (_, votes) = (run.predictions("valid", output=x) for x in ("", "votes"))
     logits = (1 - mean["votes_weight"]) * np.log(own) + mean["votes_weight"] * np.log(votes)
@@ -156,10 +153,8 @@ def test_what_an_output_for_age_does_is_said_and_a_gap_between_races_is_a_warnin
     assert second.startswith("from six years on") and second.endswith(" 0.0 points apart")
 
 
-def test_age_is_shipped_as_one_more_column(prepared_workspace, monkeypatch, capsys):
-    settings = {"height": 16, "width": 16, "colour": "rgb", "learning_rate": 0.01, "batch_size": 16}
-    recipe = Recipe("utkface", "compact", 2, {"widths": [8]}, auxiliary=("years",), **settings)
-    run = train_recipe(recipe, "aged")
+def test_age_is_shipped_as_one_more_column(told_run, monkeypatch, capsys):
+    run = told_run("years")
     assert score_run(run.folder)[-2].startswith("Stored predictions are those of these weights")
     images, _, _ = load_split("utkface", "test", run.contract.face_input)
     images = images.astype(np.float32)
@@ -173,9 +168,9 @@ def test_age_is_shipped_as_one_more_column(prepared_workspace, monkeypatch, caps
     arrays["valid_probabilities"] = (0.2 + 0.6 * np.eye(2)[said]).astype(np.float32)
     np.savez(run.folder / "predictions.npz", **arrays)
 
-    assert command.main(["aged", "--accuracy", "0.7"]) == 0
+    assert command.main(["years", "--accuracy", "0.7"]) == 0
     printed = capsys.readouterr().out
-    path, contract = find_network("aged")
+    path, contract = find_network("years")
     assert contract.child_below == 5.5, "from there on three of four are right, nowhere more"
     assert '"child" below 5.5 years, 0.0% of adults; of other' in printed
     assert "gender is right in 75.0%" in printed and "warning: from six years on" in printed
@@ -183,11 +178,11 @@ def test_age_is_shipped_as_one_more_column(prepared_workspace, monkeypatch, caps
     by_these = fit_temperature(arrays["valid_true"][2:], arrays["valid_probabilities"][2:])
     assert contract.temperature == pytest.approx(by_these, abs=1e-4)
 
-    answers = load_network("aged", with_age=True)[0].predict(images, verbose=0)
+    answers = load_network("years", with_age=True)[0].predict(images, verbose=0)
     np.testing.assert_allclose(answers[:, :2], sharpen(genders, contract.temperature), atol=5e-3)
     np.testing.assert_allclose(answers[:, 2], years @ np.arange(101), atol=0.1)
     assert np.ptp(answers[:, 2]) > 0.1, "all of one age"
-    by_class, _ = load_network("aged")
+    by_class, _ = load_network("years")
     np.testing.assert_array_equal(by_class.predict(images, verbose=0), answers[:, :2])
     by_litert = load_litert(path, contract)(images)
     np.testing.assert_allclose(by_litert[:, :2], answers[:, :2], atol=0.05)
@@ -210,8 +205,8 @@ def test_age_is_shipped_as_one_more_column(prepared_workspace, monkeypatch, caps
     facts = read_json(run.folder / "run.json")
     facts["made_of"]["data"]["valid"]["sha256"] = "0"
     write_json(run.folder / "run.json", facts)
-    assert command.main(["aged", "--accuracy", "0.7"]) == 1
-    assert "other validation faces than aged answered" in capsys.readouterr().err
+    assert command.main(["years", "--accuracy", "0.7"]) == 1
+    assert "other validation faces than years answered" in capsys.readouterr().err
 
 
 def test_the_mean_has_the_best_recall_of_those_that_leave_resting_faces_neutral(monkeypatch):
