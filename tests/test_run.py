@@ -42,7 +42,7 @@ def test_command_line_reports_errors_in_a_line(tmp_path, capsys):
 
 
 def test_an_age_that_the_network_does_not_say_is_refused(capsys):
-    assert run_command.main(["--no-display", "--age"]) == 1
+    assert run_command.main(["--no-display", "--age", "--gender", "gender_utk_64"]) == 1
     assert "(utkface, run gender_utk_64) has no output for age" in capsys.readouterr().err
 
 

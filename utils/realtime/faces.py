@@ -10,7 +10,7 @@ from utils.networks.litert import load_litert
 from utils.preprocessing import GENDERS, crop_face, prepare_face
 
 DEFAULT_EMOTION_MODEL = "emotion_two_labels"
-DEFAULT_GENDER_MODEL = "gender_utk_64"
+DEFAULT_GENDER_MODEL = "gender_utk_64_years"
 UNSURE = "unsure"
 CHILD = "child"
 
