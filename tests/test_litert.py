@@ -37,10 +37,16 @@ def test_each_shipped_file_is_small_and_says_what_its_weights_say(shipped, name)
     images = np.concatenate(
         [load_images(prepared, x, contract.face_input)[0] for x in ("train", "valid", "test")]
     )
-    expected = load_network(name)[0].predict(images, verbose=0)
+    expected = load_network(name, with_age=True)[0].predict(images, verbose=0)
     got = load_litert(path, contract)(images.astype(np.float32))
-    assert got.shape == expected.shape and len(set(expected.argmax(axis=1))) > 1
+    assert got.shape == expected.shape
+    # Where there is an output for age, its years come after the probabilities.
+    (got, ages), (expected, other) = (
+        np.split(x, [len(contract.class_names)], 1) for x in (got, expected)
+    )
     np.testing.assert_allclose(got, expected, atol=ROUNDING)
+    np.testing.assert_allclose(ages, other, atol=1)
+    assert len(set(expected.argmax(axis=1))) > 1
     assert 1e-5 < np.abs(got - expected).max(), "these are not weights of 8 bits"
     assert (got.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.98
 
