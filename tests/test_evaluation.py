@@ -10,7 +10,7 @@ from commands import evaluate as command
 from utils import config
 from utils.data.batches import views
 from utils.data.ferplus import load_votes
-from utils.data.prepared import fingerprint, load_prepared, load_split
+from utils.data.prepared import fingerprint, load_prepared, load_split, rows_of
 from utils.evaluation import (
     accuracy_by,
     age_bands,
@@ -261,7 +261,7 @@ def test_shipped_networks_are_scored_from_the_command_line(prepared_workspace, t
         expected = evaluate(y_true, model.predict(images, verbose=0))
         assert {key: scores[key] for key in expected} == pytest.approx(expected)
     rows = {record["test images"]: record for record in tables["utkface"]}
-    labels = load_prepared("utkface").labels.query("split == 'test'")
+    labels = rows_of(load_prepared("utkface"), "test")
     for part, ends in {"from 6": (6, 200), "18 to 60": (18, 60), "21 to 60": (21, 60)}.items():
         assert rows[f"ages {part}"]["n"] == labels["age"].between(*ends).sum()
     assert rows["female"]["n"] + rows["male"]["n"] == len(labels)

@@ -25,7 +25,7 @@ from utils.networks.storage import load_network, save_network
 from utils.preprocessing import crop_face, face_input_for, prepare_face, rescale
 from utils.realtime.detection import HaarDetector
 from utils.realtime.display import annotate
-from utils.realtime.faces import Face
+from utils.realtime.faces import DEFAULT_GENDER_MODEL, Face
 from utils.realtime.sources import open_source
 from utils.training import load_run, train
 
@@ -231,7 +231,8 @@ def own_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     with pytest.MonkeyPatch.context() as patch:
         move_project(patch, folder)
-        for name, (network, contract) in (("emotion_ferplus", EMOTION), ("gender_utk_64", GENDER)):
+        ours = {"emotion_ferplus": EMOTION, DEFAULT_GENDER_MODEL: GENDER}
+        for name, (network, contract) in ours.items():
             save_network(network, contract, config.PRETRAINED_DIR / f"{name}.npz")
         draw_classes(folder / "faces")
         mine = data.prepare_own(folder / "faces", "masks")

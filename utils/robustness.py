@@ -107,7 +107,7 @@ def accuracy_by_severity(run):
     """
     path = run.folder / "robustness.csv"
     if not path.is_file():
-        model, prepared = _network(run), _prepared(run)
+        model, prepared = only_class(run.load_model()), _prepared(run)
         face_input = run.contract.face_input
         images, y_true, _ = load_images(prepared, "test", face_input, run.class_names)
         rows = []
@@ -120,11 +120,6 @@ def accuracy_by_severity(run):
         with replaced_when_done(path) as unfinished:
             table.to_csv(unfinished, index=False)
     return pd.read_csv(path)
-
-
-def _network(run):
-    """By the class alone; of a reference only what is shipped has its weights here."""
-    return only_class(load_network(run.name)[0] if run.is_reference else run.load_model())
 
 
 def _prepared(run):
@@ -156,8 +151,8 @@ def jitter_of(run):
     """
     path = run.folder / "jitter.csv"
     if not path.is_file():
-        model, prepared = _network(run), _prepared(run)
-        face_input = run.contract.face_input
+        model = load_network(run.name)[0] if run.is_reference else run.load_model()
+        prepared, face_input = _prepared(run), run.contract.face_input
         images, _, _ = load_images(prepared, "valid", face_input, run.class_names)
         images = images[~copies_of_training(prepared, "valid", run.class_names)]
 
