@@ -16,6 +16,7 @@ from commands.results import CHANGE_COLUMNS, build_page, markdown
 from utils import config
 from utils.data.ferplus import majority
 from utils.preprocessing import EMOTIONS
+from utils.realtime.faces import DEFAULT_GENDER_MODEL
 from utils.training import load_runs
 
 RUNS_FAMILIES = ("report", "compact", "beyond", "ablations")
@@ -216,7 +217,7 @@ def test_verdict_needs_more_than_the_spread_of_seeds():
 
 def test_model_card_tells_the_groups_that_the_run_has():
     told = rows(read("MODEL_CARD.md"))
-    faces = tables.faces("gender_utk_64")
+    faces = tables.faces(DEFAULT_GENDER_MODEL)
     parts = [(faces, column, "") for column in ("label", "age", "race")]
     parts += [
         (faces[faces["years"].between(*ends)].assign(ages=ages), "ages", "")

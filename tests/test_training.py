@@ -323,6 +323,7 @@ LAST = "checkpoint_00002.weights.h5"
 DAMAGES = {
     "all half written": (leave_all_half_written, 2),
     "a later checkpoint, empty": (lambda x: (x / "checkpoint_00003.weights.h5").touch(), 2),
+    "the checkpoint empty": (lambda x: (x / LAST).write_bytes(b""), 0),
     "the checkpoint cut": (lambda x: (x / LAST).write_bytes((x / LAST).read_bytes()[:-99]), 0),
     "the checkpoint without a layer": (lose_the_last_layer, 0),
     "no history": (lambda x: (x / "history.csv").unlink(), 0),
