@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 
 import keras
+import numpy as np
 
 from utils.data.batches import load_batches
 from utils.models import BUILDERS
@@ -23,6 +24,12 @@ def untrained(dataset, class_names, colour):
 EMOTION = untrained("fer2013", EMOTIONS, "grey")
 GENDER = untrained("utkface", GENDERS, "rgb")
 TINY = face_input_for("fer2013", 12, 12, "grey")
+
+
+def of_both_views(model, image):
+    """What the loop says of an image, (1, height, width, channels): its mirror image counts too."""
+    both = np.concatenate([image, np.flip(image, axis=2)])
+    return model(both, training=False).numpy().mean(axis=0)
 
 
 def small_network(filters=4, activation="relu", optimizer=None, loss="categorical_crossentropy"):

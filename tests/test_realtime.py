@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from scenes import FakeCamera, face_at, labeller, noise, rows_of_csv, still
-from stand_ins import EMOTION, GENDER
+from stand_ins import EMOTION, GENDER, of_both_views
 
 from utils import config
 from utils.data.batches import load_batches
@@ -134,7 +134,7 @@ def seen_by_both_paths(dataset, model, contract, colour_cast=(0, 0, 0)):
     """Probabilities of a validation image as training feeds it, and as the loop does."""
     batches = load_batches(dataset, "valid", contract.face_input)
     images, _ = next(iter(batches.dataset()))
-    in_training = model(images, training=False).numpy()[0]
+    in_training = of_both_views(model, images[:1])
     # The picture is the crop of a face: this is the Haar box that leads to just this crop.
     frame = read_image(batches.prepared.folder / rows_of(batches.prepared, "valid")["file"][0])
     frame = (frame.astype(int) + colour_cast).clip(0, 255).astype(np.uint8)
@@ -210,14 +210,16 @@ def test_of_a_child_no_gender_is_said_and_an_age_only_if_asked(classifier):
         FaceClassifier(EMOTION, GENDER, show_age=True)
 
 
-def test_all_faces_of_a_frame_are_one_batch(classifier, monkeypatch):
+def test_all_faces_of_a_frame_are_one_batch_and_one_of_mirror_images(classifier, monkeypatch):
     frame = noise()
     boxes = [(10, 10, 60, 60), (70, 30, 80, 80), (-20, -20, 70, 70), (120, 80, 70, 70)]
     calls = []
     call = classifier.emotion._call
-    monkeypatch.setattr(classifier.emotion, "_call", lambda x: calls.append(len(x)) or call(x))
+    monkeypatch.setattr(classifier.emotion, "_call", lambda x: calls.append(x) or call(x))
     together = classifier.classify(frame, boxes)
-    assert calls == [4]
+    faces, mirrored = calls
+    assert len(faces) == 4
+    np.testing.assert_array_equal(mirrored, np.flip(faces, axis=2))
     for box, face in zip(boxes, together):
         (alone,) = classifier.classify(frame, [box])
         assert alone.emotion_probabilities == pytest.approx(face.emotion_probabilities, abs=1e-5)

@@ -220,6 +220,45 @@ def build_compact_cnn(
     return keras.Model(inputs, _softmax(x, num_classes), name="compact_cnn")
 
 
+def build_vgg_cnn(
+    input_shape, num_classes, widths=(32, 96, 256), convolutions=(2, 2, 3), dropout=0.3
+):
+    """A plain network in the style of VGG, with batch normalisation: 1.5 million parameters.
+
+    Source: Simonyan and Zisserman 2015, arXiv:1409.1556. It has no shortcuts and pools where
+    `build_compact_cnn` strides, so the two err on different images. Taught in notebook 03.
+
+    The first two parameters and the return value: see `build_six_conv_cnn`.
+
+    Parameters
+    ----------
+    widths, convolutions : sequence of int
+        Channels and number of the convolutions before each pooling, of the same length.
+    dropout : float
+        Rate before the classifier.
+
+    Raises
+    ------
+    ValueError
+        If `widths` and `convolutions` differ in length.
+    """
+    if len(widths) != len(convolutions):
+        raise ValueError(
+            f"widths has {len(widths)} entries and convolutions {len(convolutions)}, expected one "
+            "number of convolutions for each width"
+        )
+    inputs = keras.Input(input_shape)
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False)(x)
+    for width, count in zip(widths, convolutions):
+        for _ in range(count):
+            x = layers.Activation("relu")(_conv_norm(x, width, 3))
+        x = layers.MaxPooling2D()(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(dropout)(x)
+    return keras.Model(inputs, _softmax(x, num_classes), name="vgg_cnn")
+
+
 def add_head(model, name, num_classes, dropout=True):
     """A further answer of a network whose last layers are a global average, dropout and softmax.
 
@@ -325,6 +364,7 @@ BUILDERS = {
     "final": build_final_cnn,
     "mobilenet": build_mobilenet,
     "compact": build_compact_cnn,
+    "vgg": build_vgg_cnn,
 }
 
 
