@@ -95,7 +95,9 @@ def _lines(model):
             for key, value in _plain(layer["config"]).items()
             if value != defaults.get(key)
         )
-        lines.append(f"{layer['class_name']}({settings}) of {inputs}")
+        # Fused or not, batch normalisation computes the same.
+        kind = layer["class_name"].removeprefix("Fused")
+        lines.append(f"{kind}({settings}) of {inputs}")
     return lines
 
 
