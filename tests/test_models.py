@@ -41,6 +41,17 @@ def test_five_conv_has_five_convolutions_and_the_counted_parameters():
     assert count_parameters(model) == (convolutions + dense + 2 * norms, 2 * norms)
 
 
+def test_vgg_has_its_convolutions_between_poolings_and_the_counted_parameters():
+    model = BUILDERS["vgg"](GREY, 7, widths=[4, 8], convolutions=[1, 2])
+    kinds = (keras.layers.Conv2D, keras.layers.MaxPooling2D)
+    order = [type(layer).__name__ for layer in model.layers if isinstance(layer, kinds)]
+    assert order == ["Conv2D", "MaxPooling2D", "Conv2D", "Conv2D", "MaxPooling2D"]
+    convolutions, norms = 9 * 4 + 9 * 4 * 8 + 9 * 8 * 8, 4 + 8 + 8
+    assert count_parameters(model) == (convolutions + 2 * norms + (8 + 1) * 7, 2 * norms)
+    with pytest.raises(ValueError, match="widths has 2 entries and convolutions 3"):
+        BUILDERS["vgg"](GREY, 7, widths=[4, 8])
+
+
 def test_compact_is_compact():
     assert sum(count_parameters(BUILDERS["compact"](GREY, 7))) <= 1_500_000
 
