@@ -41,6 +41,7 @@ FAMILIES = {
     "compact": {
         "emotion_compact": "residual network, short recipe",
         "emotion_fer": "wider, longer, blur and noise in training",
+        "emotion_vgg": "plain, in the style of VGG; renewed statistics",
         "gender_compact": "residual network, short recipe",
         "gender_utk": "wider and longer, 48 pixels",
     },
@@ -51,6 +52,7 @@ FAMILIES = {
         "emotion_fer_distilled_mean": "knowledge distillation from three seeds",
         "ensemble: three seeds": "`emotion_fer_distilled` and its two other seeds",
         "ensemble: two seeds and _mean": "both other seeds and `emotion_fer_distilled_mean`",
+        "ensemble: with VGG": "`emotion_vgg`, `emotion_fer_distilled` and its `_mean`",
         "emotion_ferplus": "`emotion_fer_distilled`, fine-tuned on FER+ votes",
         "emotion_ferplus_camera": "the same from `emotion_fer_distilled_camera`",
         "emotion_two_labels": "outputs for labels and votes; camera changes",
@@ -125,6 +127,7 @@ SEEDS = {
 ENSEMBLES = {
     "ensemble: three seeds": SEEDS[TAUGHT],
     "ensemble: two seeds and _mean": (*SEEDS[TAUGHT][1:], "emotion_fer_distilled_mean"),
+    "ensemble: with VGG": ("emotion_vgg", "emotion_fer_distilled", "emotion_fer_distilled_mean"),
 }
 # Idea, with it, without it, seeds whose spread is the nearest to theirs, what else to know.
 CHANGES = (
@@ -159,6 +162,10 @@ CHANGES = (
         *("emotion_two_labels", TAUGHT, "it met stronger changes too"),
     ),
     ("ensemble, ten views", "ensemble: three seeds", TAUGHT, TAUGHT, "three times the work"),
+    (
+        *("another architecture in it, ten views", "ensemble: with VGG"),
+        *("ensemble: two seeds and _mean", TAUGHT, "a third architecture is missing"),
+    ),
     (
         "MobileNet on 96 pixels",
         "emotion_mobilenet_96",

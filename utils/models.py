@@ -226,7 +226,7 @@ def build_vgg_cnn(
     """A plain network in the style of VGG, with batch normalisation: 1.5 million parameters.
 
     Source: Simonyan and Zisserman 2015, arXiv:1409.1556. It has no shortcuts and pools where
-    `build_compact_cnn` strides, so the two err on different images. Taught in notebook 03.
+    `build_compact_cnn` strides, so the two err on different images. RESULTS.md compares them.
 
     The first two parameters and the return value: see `build_six_conv_cnn`.
 
