@@ -205,7 +205,7 @@ def test_what_cannot_be_is_said_in_a_sentence(project, monkeypatch, capsys):
 
 
 def test_every_reference_can_be_searched():
-    places = {"final": {"early", "conv", "dense"}, "compact": {""}}
+    places = {"final": {"early", "conv", "dense"}, "compact": {""}, "vgg": {""}}
     for name, run in load_runs(config.REFERENCE_DIR)[0].items():
         recipe = Recipe.of_reference(run)
         highest = {key: x.high for key, x in tune.search_space(recipe, []).items()}
