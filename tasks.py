@@ -15,8 +15,8 @@
     python tasks.py benchmark   how fast the loop is here, beside the report's
 
 The first call makes .venv and installs requirements.txt there: its first part for run (a minute,
-about 400 MB), all of it for the others (a few minutes, about 2 GB). Later calls install again only
-when this list has changed.
+about 400 MB), all of it for the others (a few minutes, about 2.5 GB). Later calls install again
+only when this list has changed.
 """
 
 import hashlib
@@ -131,7 +131,7 @@ def set_up(command):
         print("installing what run needs into .venv (a minute, about 400 MB) ...", flush=True)
     else:
         what = ["-r", "requirements.txt"]
-        print("installing requirements.txt into .venv (a few minutes, about 2 GB) ...", flush=True)
+        print("installing requirements.txt into .venv (minutes, about 2.5 GB) ...", flush=True)
     STAMP.unlink(missing_ok=True)  # one that is interrupted may have removed what was there
     install(*filter(None, what))
     STAMP.write_text(light if command == "run" else whole)

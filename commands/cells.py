@@ -14,7 +14,10 @@ QUESTION = re.compile(r"^\*\*(?:Your turn, )?\d+[.:]", re.MULTILINE)
 UNTOUCHED = re.compile(r"\s*(#\s*Your (code|answer)\b.*)?")
 MARKER = "# NBVAL_CHECK_OUTPUT"  # of cells whose stored output is there without being run
 # What puts pixels on a page: of data sets, or of a camera.
-SHOWING = {"plot_images", "imshow", "matshow", "figimage", "Image", "Video"}
+SHOWING = {
+    *("plot_images", "imshow", "matshow", "figimage", "pcolor", "pcolormesh"),
+    *("Image", "Video", "HTML", "load_img", "array_to_img"),
+}
 LEFT_OUT = "picture left out: faces of the data set, or yours (submit --faces keeps it)"
 
 
@@ -213,6 +216,8 @@ def _names(source):
             made.append((node.name, _used(node)))
         elif isinstance(node, ast.ImportFrom):
             made += [(alias.asname or alias.name, {alias.name}) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            made += [(x.asname, {x.name.rpartition(".")[2]}) for x in node.names if x.asname]
         elif isinstance(node, ast.Assign) and isinstance(node.value, (ast.Name, ast.Attribute)):
             targets = [target.id for target in node.targets if isinstance(target, ast.Name)]
             made += [(target, _used(node.value)) for target in targets]

@@ -30,7 +30,7 @@ WEIGHTS_NAME = "model.weights.h5"  # as utils.networks.storage has it, which nee
 MAX_WEIGHTS = 2**31
 NOT_CHECKED = " not checked: "
 
-# Of what we know, on all classes: DESIGN, "What others reach honestly".
+# Above what we know of, on all classes: see RESULTS.md, "Peers".
 BEST_KNOWN = {"fer2013": ("emotion", 0.77), "utkface": ("gender", 0.98)}
 RARE = 0.001  # a course has hundreds of runs: at 0.05 chance alone would raise questions
 

@@ -143,11 +143,12 @@ def find_submissions(folder):
 
 
 def _only_zip(path):
-    """The zip that is all that a folder holds; the path itself, if it is another."""
+    """The zip that is all that a folder holds, hidden files aside; else the path itself."""
     try:
         inside = list(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
     except OSError:  # not ours to read, which is said when it is opened
         return path
+    inside = [x for x in inside if not x.name.startswith((".", "__MACOSX"))]
     return inside[0] if len(inside) == 1 and inside[0].suffix.lower() == ".zip" else path
 
 

@@ -340,6 +340,8 @@ def main(arguments=None):
         prepared = load_prepared(recipe.dataset, recipe.split_name)
         clean = ~copies_of_training(prepared, "valid", recipe.classes)
         space = search_space(recipe, settings)
+        if not space:
+            raise ValueError("all is set, so nothing is left to search: leave one --set out")
         first = {name: float(np.ravel(settable(recipe)[name][1])[0]) for name in space}
         folder = config.tune_dir(recipe.dataset, options.reference)
         # Another setting or another copy of the data is another study.
@@ -361,7 +363,7 @@ def main(arguments=None):
             whole = [f"--epochs {ours.epochs}", *["--bfloat16"] * options.bfloat16]
             print("in full: python tasks.py train", options.reference, *changes, *whole)
         accuracies = {x.value for x in study.trials if x.state == TrialState.COMPLETE}
-        if space and len(accuracies) >= 3:
+        if len(accuracies) >= 3:
             with replaced_when_done(folder / "study.png") as partial:
                 draw(study, space).savefig(partial, dpi=70)
             print(f"figure: {folder / 'study.png'}")

@@ -197,6 +197,7 @@ def test_folders_nested_and_packed_are_found(tmp_path):
     run = made_up.make_run(0)
     (tmp_path / "Anna_1_file").mkdir()
     made_up.submission(tmp_path / "Anna_1_file" / "x.zip", made_up.members({"a": run}))
+    (tmp_path / "Anna_1_file" / ".DS_Store").write_bytes(b"left by a file manager")
     for name, content in run.items():
         path = tmp_path / "ben" / "project" / "outputs" / "runs" / "b" / name
         path.parent.mkdir(parents=True, exist_ok=True)

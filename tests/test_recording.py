@@ -276,6 +276,10 @@ def test_a_tilde_is_the_home_folder(tmp_path, classifier, monkeypatch):
 
 def test_each_file_needs_a_name_of_its_own(tmp_path, classifier):
     table = tmp_path / "no" / ".." / "faces.csv"
+    (tmp_path / "b.jpg").write_bytes(b"a picture")
+    with pytest.raises(ValueError, match="b.jpg is no .csv file"):
+        run([noise()], classifier, csv_path=tmp_path / "b.jpg")
+    assert (tmp_path / "b.jpg").read_bytes() == b"a picture"
     for others in ({"video_path": tmp_path / "v.mp4"}, {"faces_folder": tmp_path}):
         with pytest.raises(ValueError, match="give the table another name"):
             same = others.get("video_path", table)
@@ -343,7 +347,7 @@ def test_who_is_recorded_sees_it(tmp_path, monkeypatch, classifier, what):
     monkeypatch.setattr(
         loop, "annotate", lambda frame, *_, recording: marks.append(recording) or frame
     )
-    path = tmp_path / {"video_path": "v.webm"}.get(what, "x")
+    path = tmp_path / {"video_path": "v.webm", "csv_path": "x.csv"}.get(what, "x")
     for live, paths in ((True, {what: path}), (True, {}), (False, {what: path})):
         run(FrameSource("s", iter([noise()]), live=live), classifier, still(), **paths)
     assert marks == [True, False, False]

@@ -188,7 +188,7 @@ def test_set_up_makes_the_environment_once_and_installs_what_is_missing(fresh, m
         fresh.set_up("lab")
     assert "400 MB" in printed("run"), "what was begun may have broken what was there"
     require("pip  # changed", "# mended")
-    assert "2 GB" in printed("lab")
+    assert "2.5 GB" in printed("lab")
     assert printed("lab") == printed("run") == ""
     # One of another Python, or one that does not start, is made anew.
     monkeypatch.setattr(fresh.sys, "version_info", Version(3, 99, 0, "final", 0))

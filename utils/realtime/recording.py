@@ -87,7 +87,7 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, classifi
     Raises
     ------
     ValueError
-        If a path is that of the source, or the name of no video; see also `video_writer`.
+        If a path is that of the source, or the name of no video or table; see also `video_writer`.
     OSError
         At once if a path cannot be written.
     """
@@ -101,6 +101,8 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, classifi
         raise ValueError(
             f"{video_path} is no name for a video: expected {' or '.join(LARGEST_SIDES)}"
         )
+    if csv_path and csv_path.suffix.lower() != ".csv":
+        raise ValueError(f"{csv_path} is no .csv file: give the table another name")
     if faces_folder and faces_folder.exists() and not faces_folder.is_dir():
         raise ValueError(f"{faces_folder} is to be the folder of faces, and is a file: move it")
     table_of_faces = faces_folder and free_name(faces_folder / "faces.csv")
