@@ -132,23 +132,23 @@ def find_submissions(folder):
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder: expected one with a zip for each student")
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        found.append((shown(path.name, 80), _only_zip(path)))
+    found = [(shown(path.name, 80), _only_zip(path)) for path in _visible(folder)]
     if not found:
         raise FileNotFoundError(f"{folder} is empty: expected a zip or folder for each student")
     return found
 
 
+def _visible(folder):
+    """What a person sees in a folder, without what macOS leaves beside it."""
+    return sorted(x for x in folder.iterdir() if not x.name.startswith((".", "__MACOSX")))
+
+
 def _only_zip(path):
     """The zip that is all that a folder holds, hidden files aside; else the path itself."""
     try:
-        inside = list(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
+        inside = _visible(path) if path.is_dir() and not path.is_symlink() else []
     except OSError:  # not ours to read, which is said when it is opened
         return path
-    inside = [x for x in inside if not x.name.startswith((".", "__MACOSX"))]
     return inside[0] if len(inside) == 1 and inside[0].suffix.lower() == ".zip" else path
 
 

@@ -94,11 +94,7 @@ def build_final_cnn(
     ValueError
         If `dense_units` and `dense_dropout` differ in length.
     """
-    if len(dense_units) != len(dense_dropout):
-        raise ValueError(
-            f"dense_units has {len(dense_units)} entries and dense_dropout {len(dense_dropout)}, "
-            "expected one rate for each layer"
-        )
+    _check_lengths(dense_units=dense_units, dense_dropout=dense_dropout)
 
     def normalise(x):
         return layers.BatchNormalization()(x) if batch_normalization else x
@@ -225,8 +221,8 @@ def build_vgg_cnn(
 ):
     """A plain network in the style of VGG, with batch normalisation: 1.5 million parameters.
 
-    Source: Simonyan and Zisserman 2015, arXiv:1409.1556. It has no shortcuts and pools where
-    `build_compact_cnn` strides, so the two err on different images. RESULTS.md compares them.
+    Source: Simonyan and Zisserman 2015, arXiv:1409.1556. It has no shortcuts, and pools where
+    `build_compact_cnn` strides. RESULTS.md compares them.
 
     The first two parameters and the return value: see `build_six_conv_cnn`.
 
@@ -242,11 +238,7 @@ def build_vgg_cnn(
     ValueError
         If `widths` and `convolutions` differ in length.
     """
-    if len(widths) != len(convolutions):
-        raise ValueError(
-            f"widths has {len(widths)} entries and convolutions {len(convolutions)}, expected one "
-            "number of convolutions for each width"
-        )
+    _check_lengths(widths=widths, convolutions=convolutions)
     inputs = keras.Input(input_shape)
     x = layers.Rescaling(1 / 255)(inputs)
     x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False)(x)
@@ -280,6 +272,15 @@ def add_head(model, name, num_classes, dropout=True):
     dropped = [x for x in model.layers if isinstance(x, layers.Dense)][-1].input
     logits = layers.Dense(num_classes, name=f"{name}_logits")(dropped if dropout else average)
     return layers.Activation("softmax", dtype="float32", name=name)(logits)
+
+
+def _check_lengths(**settings):
+    """Refuse two sequences that have an entry for each layer or stage, and differ in length."""
+    (name, values), (other, others) = settings.items()
+    if len(values) != len(others):
+        raise ValueError(
+            f"{name} has {len(values)} entries and {other} {len(others)}, expected as many of each"
+        )
 
 
 def _hidden_layer(x):

@@ -136,6 +136,18 @@ def prepare_face(face, face_input):
     return face.reshape(face_input.shape)
 
 
+def average_mirrored(answer, images):
+    """The mean answer to faces and to their mirror images, which changes less when a box moves.
+
+    Parameters
+    ----------
+    answer : callable
+        From images to an array, (n, num_outputs).
+    images : numpy.ndarray, (n, height, width, channels)
+    """
+    return (answer(images) + answer(images[:, :, ::-1])) / 2
+
+
 def rescale(image, scale):
     """Bring a picture, uint8, to another size: reduced by averaging areas, or enlarged."""
     size = [max(1, round(side * scale)) for side in image.shape[1::-1]]

@@ -11,6 +11,7 @@ from utils.data.prepared import copies_of_training, load_images, load_prepared
 from utils.evaluation import evaluate, jitter
 from utils.files import replaced_when_done
 from utils.networks.storage import load_network, only_class
+from utils.preprocessing import average_mirrored
 
 
 def _add_noise(image, deviation):
@@ -157,14 +158,11 @@ def jitter_of(run):
         images, _, _ = load_images(prepared, "valid", face_input, run.class_names)
         images = images[~copies_of_training(prepared, "valid", run.class_names)]
 
-        def answers(images):
-            views = images, images[:, :, ::-1]
-            return sum(model.predict(view, batch_size=256, verbose=0) for view in views) / 2
-
+        predict = partial(model.predict, batch_size=256, verbose=0)
         moved = {
-            name: answers(_changed(images, partial(_move, **by)))
+            name: average_mirrored(predict, _changed(images, partial(_move, **by)))
             for name, by in BOX_CHANGES.items()
         }
         with replaced_when_done(path) as unfinished:
-            jitter(answers(images), moved).to_csv(unfinished)
+            jitter(average_mirrored(predict, images), moved).to_csv(unfinished)
     return pd.read_csv(path, index_col="change")

@@ -5,6 +5,8 @@ import inspect
 import re
 
 PLAIN = (bool, int, float, str)
+# A class of utils.networks.precision, which needs TensorFlow, and what it computes.
+FUSED = {"FusedBatchNormalization": "BatchNormalization"}
 
 
 def describe(model, class_weight=None, callbacks=()):
@@ -95,9 +97,8 @@ def _lines(model):
             for key, value in _plain(layer["config"]).items()
             if value != defaults.get(key)
         )
-        # Fused or not, batch normalisation computes the same.
-        kind = layer["class_name"].removeprefix("Fused")
-        lines.append(f"{kind}({settings}) of {inputs}")
+        kind = layer["class_name"]
+        lines.append(f"{FUSED.get(kind, kind)}({settings}) of {inputs}")
     return lines
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from utils.networks.contract import find_network, networks
 from utils.networks.litert import load_litert
-from utils.preprocessing import GENDERS, crop_face, prepare_face
+from utils.preprocessing import GENDERS, average_mirrored, crop_face, prepare_face
 
 DEFAULT_EMOTION_MODEL = "emotion_two_labels"
 DEFAULT_GENDER_MODEL = "gender_utk_64_years"
@@ -165,8 +165,7 @@ class _Network:
 
     def predict(self, crops):
         names = *self.contract.class_names, "age"  # which not all have
-        # The mean of a face and its mirror image changes less when the box moves.
-        answers = (self._call(crops) + self._call(crops[:, :, ::-1])) / 2
+        answers = average_mirrored(self._call, crops)
         return [dict(zip(names, map(float, row))) for row in answers]
 
 
