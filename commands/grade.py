@@ -114,7 +114,11 @@ def grade(folder, output):
     ------
     FileNotFoundError
         If there is nothing to read.
+    ValueError
+        If the pages would lie among the submissions.
     """
+    if output.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{output} lies in {folder}, where it would be taken for a submission")
     students = read_students(folder)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),

@@ -290,10 +290,11 @@ def main(arguments=None):
             print(
                 f"{options.name}: temperature {contract.temperature:.2f}, unsure below "
                 f"{contract.unsure_below:.2f}, which leaves {share:.1%} of the validation images"
-                f"{', children left out' * bool(contract.child_below)}; python tasks.py run "
-                f"--emotion {name} (or --gender) loads it"
+                f"{', children left out' * bool(contract.child_below)}"
             )
         print(write_litert(path))
+        if options.accuracy is not None:
+            print(f"python tasks.py run --emotion {name} (or --gender) loads it")
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -123,7 +123,8 @@ def find_submissions(folder):
     Returns
     -------
     list of (str, pathlib.Path)
-        A name, and where the submission is: a folder that only holds a zip stands for it.
+        A name, and where the submission is: a zip that is the only one in a folder without
+        further folders is that, whatever lies beside it (a course's web page adds texts).
 
     Raises
     ------
@@ -144,12 +145,13 @@ def _visible(folder):
 
 
 def _only_zip(path):
-    """The zip that is all that a folder holds, hidden files aside; else the path itself."""
+    """The one zip in a folder that holds no further folder; else the path itself."""
     try:
         inside = _visible(path) if path.is_dir() and not path.is_symlink() else []
     except OSError:  # not ours to read, which is said when it is opened
         return path
-    return inside[0] if len(inside) == 1 and inside[0].suffix.lower() == ".zip" else path
+    zips = [x for x in inside if x.suffix.lower() == ".zip"]
+    return zips[0] if len(zips) == 1 and not any(x.is_dir() for x in inside) else path
 
 
 def read_students(folder):
@@ -189,8 +191,7 @@ def own_notebooks():
 
 
 def _read(student, package, references, course):
-    manifest, sums = _read_manifest(student, package)
-    unlike = _unlike(package, sums)
+    manifest, unlike = _read_manifest(student, package)
     with tempfile.TemporaryDirectory() as scratch:
         for folder, paths in _copy_runs(student, package, Path(scratch)):
             row = _read_row(student, folder, references)
@@ -205,12 +206,12 @@ def _read(student, package, references, course):
 
 
 def _read_manifest(student, package):
-    """The manifest, and the checksums of files by their path in the package."""
+    """The manifest, and the paths of files that are not those it was packed with."""
     paths = [path for path in package.sizes if path.split("/")[-1] == packages.MANIFEST]
     path = min(paths, key=len, default=None)
     if path is None:
         student.notes.append("no manifest.json: not made by submit, or changed since")
-        return {}, {}
+        return {}, set()
     folder = path.removesuffix(packages.MANIFEST)
     try:
         content = json.loads(package.read(path, MAX_MANIFEST))
@@ -226,19 +227,11 @@ def _read_manifest(student, package):
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         student.notes.append(f"manifest.json is not what submit writes ({type(error).__name__})")
-        return {}, {}
+        return {}, set()
     student.name = manifest["name"]
-    return manifest, sums
-
-
-def _unlike(package, sums):
-    """Paths of what is read here and is not the file that was packed; empty without a manifest."""
     paths = [x for x in package.sizes if RUN_FILE.fullmatch(x) or NOTEBOOK.fullmatch(x)]
-    return {
-        path
-        for path in paths
-        if sums and hashlib.sha256(package.read(path, MAX_NOTEBOOK)).hexdigest() != sums.get(path)
-    }
+    digests = {x: hashlib.sha256(package.read(x, MAX_NOTEBOOK)).hexdigest() for x in paths}
+    return manifest, {path for path, digest in digests.items() if digest != sums.get(path)}
 
 
 def _copy_runs(student, package, scratch):
@@ -246,14 +239,14 @@ def _copy_runs(student, package, scratch):
     found = {}
     for path in sorted(package.sizes):
         if match := RUN_FILE.fullmatch(path):
-            # A name that any system has for a folder.
-            name = re.sub(r"[^\w.-]", "_", match[1])[:100].strip(".") or "_"
-            name = f"_{name}" if DEVICE.fullmatch(name) else name
-            found.setdefault(name, {}).setdefault(match[2], path)
+            found.setdefault(path.removesuffix(match[2]), (match[1], {}))[1][match[2]] = path
     if len(found) > MAX_RUNS:
         student.notes.append(f"{len(found)} runs, of which the first {MAX_RUNS} are shown")
-    for name, paths in list(found.items())[:MAX_RUNS]:
-        folder = scratch / "runs" / name
+    for number, (name, paths) in enumerate(list(found.values())[:MAX_RUNS]):
+        # A name that any system has for a folder; two runs never share one.
+        name = re.sub(r"[^\w.-]", "_", name)[:100].strip(".") or "_"
+        name = f"_{name}" if DEVICE.fullmatch(name) else name
+        folder = scratch / str(number) / name
         folder.mkdir(parents=True)
         for file, path in paths.items():
             (folder / file).write_bytes(package.read(path, MAX_BYTES[file]))

@@ -331,6 +331,8 @@ def main(arguments=None):
     )
     options = parser.parse_args(arguments)
     try:
+        if options.trials < 0 or not options.hours > 0:
+            raise ValueError(f"--trials {options.trials} --hours {options.hours:g} ends at once")
         ours = Recipe.of_reference(references[options.reference])
         settings = options.settings
         if not any(x.startswith("epochs=") for x in settings):
@@ -344,9 +346,9 @@ def main(arguments=None):
             raise ValueError("all is set, so nothing is left to search: leave one --set out")
         first = {name: float(np.ravel(settable(recipe)[name][1])[0]) for name in space}
         folder = config.tune_dir(recipe.dataset, options.reference)
-        # Another setting or another copy of the data is another study.
+        # Another setting, in whatever order, or another copy of the data is another study.
         data = "-".join(x["sha256"][:8] for x in fingerprint(prepared).values())
-        study = open_study(folder, " ".join([*settings, data]), recipe.epochs)
+        study = open_study(folder, " ".join([*sorted(settings), data]), recipe.epochs)
         end = time.monotonic() + 3600 * options.hours
         try:
             while options.trials and time.monotonic() < end:

@@ -263,3 +263,6 @@ def test_what_cannot_be_given_is_refused(prepared_workspace):
         load_batches("fer2013", "all", TINY)
     with pytest.raises(ValueError, match="no classes .'bored'."):
         load_batches("fer2013", "train", TINY, class_names=("happy", "bored"))
+    for too_few in (("happy",), ("sad", "sad")):
+        with pytest.raises(ValueError, match="expected two or more, each once"):
+            load_batches("fer2013", "train", TINY, class_names=too_few)

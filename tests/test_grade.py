@@ -120,6 +120,10 @@ def test_the_command_refuses_what_is_no_folder_of_submissions(tmp_path, capsys):
             grade.main([str(path), "--output", str(tmp_path / "out")])
         assert stop.value.code == 1 and text in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        grade.main([str(tmp_path), "--output", str(tmp_path / "pages")])
+    assert "would be taken for a submission" in capsys.readouterr().err
+    assert not (tmp_path / "pages").exists()
 
 
 def test_nothing_here_needs_tensorflow():
@@ -191,6 +195,21 @@ def test_files_that_were_changed_after_packing_are_named(tmp_path):
     (student,) = read_students(tmp_path)
     assert student.rows[0].checks == ["run.json is not the file that submit has packed"]
     assert student.notes == ["03_emotion_experiments.ipynb is not the file that submit has packed"]
+    manifest = tmp_path / "anna" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"files": {}}))
+    (student,) = read_students(tmp_path)
+    assert len(student.rows[0].checks) == len(made_up.make_run(0)), "a manifest names every file"
+
+
+def test_runs_of_the_same_name_as_folders_are_not_mixed(tmp_path):
+    first, second = (made_up.make_run(seed) for seed in (0, 1))
+    files = {f"runs/a b/{name}": content for name, content in first.items()}
+    files |= {f"runs/a_b/{name}": content for name, content in second.items()}
+    del files["runs/a b/history.csv"]
+    made_up.submission(tmp_path / "anna.zip", files)
+    (student,) = read_students(tmp_path)
+    states = {bool(row.state) for row in student.rows}
+    assert [row.run for row in student.rows] == ["a_b", "a_b"] and states == {True, False}
 
 
 def test_folders_nested_and_packed_are_found(tmp_path):
@@ -198,6 +217,7 @@ def test_folders_nested_and_packed_are_found(tmp_path):
     (tmp_path / "Anna_1_file").mkdir()
     made_up.submission(tmp_path / "Anna_1_file" / "x.zip", made_up.members({"a": run}))
     (tmp_path / "Anna_1_file" / ".DS_Store").write_bytes(b"left by a file manager")
+    (tmp_path / "Anna_1_file" / "onlinetext.html").write_text("what Anna typed beside it")
     for name, content in run.items():
         path = tmp_path / "ben" / "project" / "outputs" / "runs" / "b" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -167,6 +167,25 @@ def test_parts_of_the_compact_network_can_be_left_out():
     assert "LayerNormalization" not in kinds(normalize_images=False)
 
 
+def test_anti_aliasing_hides_what_is_too_fine_for_half_the_pixels():
+    rows, columns = np.indices((48, 48))
+    grey = np.full((1, *GREY), 100, np.float32)
+    board = grey + 50 * (-1.0) ** (rows + columns)[None, ..., None]
+
+    def difference(**arguments):
+        model = BUILDERS["compact"](GREY, 7, [8, 16], normalize_images=False, **arguments)
+        halving = next(x for x in model.layers if isinstance(x, keras.layers.Conv2D))
+        halved = keras.Model(model.input, halving.output)
+        at_the_edge = 2  # there, a mean of two has one pixel
+        inside = np.s_[:, :-at_the_edge, :-at_the_edge]
+        return np.abs(halved(grey).numpy() - halved(board).numpy())[inside].max(), model
+
+    (plain, aliased), (blurred, smooth) = difference(), difference(anti_aliased=True)
+    assert plain > 0.01 and blurred < 1e-5
+    assert count_parameters(aliased) == count_parameters(smooth)
+    assert sum(isinstance(x, keras.layers.AveragePooling2D) for x in smooth.layers) == 2 * 2
+
+
 def test_early_dropout_stands_before_the_first_pooling_or_is_not_there():
     def kinds(**arguments):
         model = BUILDERS["final"](GREY, 7, (8,), (0.5,), **arguments)

@@ -612,6 +612,7 @@ def test_any_plain_field_is_set_by_a_text_of_its_type(workspace, capsys):
         ("batch_size=0", "batch_size cannot be 0, expected 1 or more"),
         ("arguments.widths=8,x", "arguments.widths cannot be 'x', expected a whole number"),
         ("optimizer=rmsprop", "optimizer cannot be 'rmsprop', expected one of adam, sgd"),
+        ("arguments.widths=", "arguments.widths cannot be empty"),
         ("patient=yes", "patient cannot be 'yes', expected one of false, true"),
         ("auxiliary=age,sex", "auxiliary cannot be 'sex', expected one of age, race, votes"),
     ):

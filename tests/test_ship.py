@@ -174,7 +174,7 @@ def test_age_is_shipped_as_one_more_column(told_run, monkeypatch, capsys):
     assert contract.child_below == 5.5, "from there on three of four are right, nowhere more"
     assert '"child" below 5.5 years, 0.0% of adults; of other' in printed
     assert "gender is right in 75.0%" in printed and "warning: from six years on" in printed
-    assert "leaves 100.0% of the validation images, children left out; python" in printed
+    assert "leaves 100.0% of the validation images, children left out\n" in printed
     by_these = fit_temperature(arrays["valid_true"][2:], arrays["valid_probabilities"][2:])
     assert contract.temperature == pytest.approx(by_these, abs=1e-4)
 

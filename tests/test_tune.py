@@ -192,6 +192,9 @@ def test_a_trial_that_ends_its_process_each_time_is_given_up(project, monkeypatc
 def test_what_cannot_be_is_said_in_a_sentence(project, monkeypatch, capsys):
     assert tune.main(["small", "--set", "depth=3"]) == 1
     assert "'depth' is nothing that can be set" in capsys.readouterr().err
+    for nothing in (["--hours", "nan"], ["--trials", "-1"]):
+        assert tune.main(["small", *nothing]) == 1
+        assert "ends at once" in capsys.readouterr().err
     fixed = ["--set", "learning_rate=0.01", "--set", "arguments.dropout=0.1"]
     assert tune.main(["small", *fixed]) == 1
     assert "nothing is left to search" in capsys.readouterr().err

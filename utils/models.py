@@ -176,6 +176,7 @@ def build_compact_cnn(
     residual=True,
     squeeze=True,
     stem_width=0,
+    anti_aliased=False,
 ):
     """A small residual network with squeeze-and-excitation, of 0.3 to 2.9 million parameters.
 
@@ -199,6 +200,9 @@ def build_compact_cnn(
     stem_width : int
         Channels of a convolution on all pixels, before the one that halves height and width; 0
         for none.
+    anti_aliased : bool
+        Blur before each halving, so that a small move of the face changes less (Zhang 2019,
+        arXiv:1904.11486).
     """
     inputs = keras.Input(input_shape)
     x = layers.Rescaling(1 / 255)(inputs)
@@ -206,10 +210,12 @@ def build_compact_cnn(
         x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False)(x)
     if stem_width:
         x = layers.Activation("relu")(_conv_norm(x, stem_width, 3))
+    x = _blur(x) if anti_aliased else x
     x = layers.Activation("relu")(_conv_norm(x, widths[0], 3, strides=2))
     for stage, width in enumerate(widths):
         for block in range(blocks_per_stage):
             strides = 2 if stage > 0 and block == 0 else 1
+            x = _blur(x) if anti_aliased and strides == 2 else x
             x = _residual_block(x, width, strides, residual, squeeze)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
@@ -301,6 +307,12 @@ def _conv_norm(x, filters, kernel_size, strides=1):
         kernel_initializer="he_normal",
     )(x)
     return layers.BatchNormalization()(x)
+
+
+def _blur(x):
+    for _ in range(2):  # twice the mean of two neighbours: a triangle of 1, 2, 1
+        x = layers.AveragePooling2D(2, strides=1, padding="same")(x)
+    return x
 
 
 def _residual_block(x, width, strides, residual, squeeze):

@@ -350,12 +350,14 @@ def load_batches(
     FileNotFoundError
         If the data are not prepared.
     ValueError
-        If the split, a class or the augmentation is unknown.
+        If the split, a class or the augmentation is unknown, or the classes are not two or more.
     """
     if augmentation not in AUGMENTATIONS:
         raise ValueError(f"augmentation is {augmentation!r}, expected one of {AUGMENTATIONS}")
     prepared = load_prepared(dataset, split_name)
     class_names = tuple(class_names or prepared.class_names)
+    if len(set(class_names)) < max(2, len(class_names)):
+        raise ValueError(f"classes are {', '.join(class_names)}: expected two or more, each once")
 
     @functools.cache
     def decode():

@@ -186,6 +186,8 @@ def set_fields(recipe, settings):
                 f"{recipe.architecture!r}, expected one of {', '.join(known)}"
             )
         value = _read(name, text, known[name][0])
+        if value == () and known[name][1]:
+            raise ValueError(f"{name} cannot be empty")
         least = int(name in ("batch_size", "height", "width"))
         if isinstance(value, (int, float)) and not least <= value < np.inf:
             raise ValueError(f"{name} cannot be {text}, expected {least} or more")
@@ -288,9 +290,10 @@ def _check_labels(recipe):
             f"{recipe.dataset} with {len(recipe.classes)} classes has no labels for "
             f"{', '.join(sorted(asked - there))}, expected some of {sorted(there)} or none"
         )
-    if recipe.auxiliary and recipe.architecture != "compact":
+    if recipe.auxiliary and recipe.architecture not in ("compact", "vgg"):
         raise ValueError(
-            f"the architecture {recipe.architecture!r} takes no further outputs, expected 'compact'"
+            f"the architecture {recipe.architecture!r} takes no further outputs, expected "
+            "'compact' or 'vgg'"
         )
 
 
