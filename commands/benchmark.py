@@ -79,13 +79,16 @@ def fer_loop():
     return FER().detect_emotions
 
 
-def enlarge_faces(frames, side=FACE_SIDE):
-    """Cut and scale a clip so that its first face has this side in pixels, at 640 x 360."""
-    detector = HaarDetector()
+def _first_face(detector, frames):
     box = next((box for frame in frames for box in detector.detect(frame)), None)
     if box is None:
         raise ValueError("no face in any of these frames")
-    left, top, width, height = box
+    return box
+
+
+def enlarge_faces(frames, side=FACE_SIDE):
+    """Cut and scale a clip so that its first face has this side in pixels, at 640 x 360."""
+    left, top, width, height = _first_face(HaarDetector(), frames)
     scale = side / width
     centre = np.array([left + width / 2, top + height / 2])
     move = np.array([WIDTH / 2, HEIGHT / 2]) - scale * centre
@@ -99,7 +102,8 @@ def enlarge_faces(frames, side=FACE_SIDE):
 def crowd(frames, columns, rows):
     """The face of clips of `enlarge_faces` at as many places of 640 x 480 pixels, in four sizes."""
     width, height = WIDTH // columns, CROWD_HEIGHT // rows
-    detector, wider, crops, box = HaarDetector(), FaceInput(48, 48, "rgb", crop_scale=1.3), [], None
+    detector, wider, crops = HaarDetector(), FaceInput(48, 48, "rgb", crop_scale=1.3), []
+    box = _first_face(detector, frames)
     for frame in frames:
         box = next(iter(detector.detect(frame)), box)
         crops.append(crop_face(frame, box, wider))

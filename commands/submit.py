@@ -214,7 +214,7 @@ class Places:
 
     def __init__(self):
         names = {
-            Path(os.environ.get("FACELAB_DATA") or config.ROOT / "data"): "data",
+            config.ROOT / Path(os.environ.get("FACELAB_DATA") or "data").expanduser(): "data",
             config.ROOT: ".",
             Path(sys.prefix): "PYTHON",
             Path(sys.base_prefix): "PYTHON",

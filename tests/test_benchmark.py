@@ -38,6 +38,10 @@ def test_the_face_gets_the_size_that_the_report_finds(frames):
         picture = benchmark.crowd(large[:1], columns, rows)[0]
         assert picture.shape == (480, 640, 3)
         assert len(HaarDetector(min_size=40).detect(picture)) == columns * rows
+    begins_empty = [np.zeros_like(large[0]), *large[:1]]
+    assert len(benchmark.crowd(begins_empty, 2, 2)) == 2
+    with pytest.raises(ValueError, match="no face in any"):
+        benchmark.crowd(begins_empty[:1], 2, 2)
 
 
 def test_the_table_is_printed(monkeypatch, capsys):

@@ -1,6 +1,7 @@
 import io
 import os
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -189,6 +190,17 @@ def test_an_address_that_does_not_answer_is_said_without_its_password(monkeypatc
     paced.isOpened = lambda: False
     with pytest.raises(OSError, match=r"rtsp://camera.local/1 cannot be opened.*another player"):
         open_source("rtsp://name:word@camera.local/1")
+    with pytest.raises(OSError, match="http://camera.local/@anna/1 cannot be opened"):
+        open_source("http://camera.local/@anna/1")
+
+
+def test_an_address_without_a_frame_is_said_without_its_password(monkeypatch):
+    capture = SimpleNamespace(
+        isOpened=lambda: True, get=lambda _: 1, read=lambda: (False, None), release=lambda: None
+    )
+    monkeypatch.setattr(cv2, "VideoCapture", lambda address: capture)
+    with pytest.raises(ValueError, match="^http://camera.local/a.mp4 is no picture, and no video"):
+        open_source("http://name:word@camera.local/a.mp4")
 
 
 @pytest.mark.parametrize("source", ["", " ", "²", "٣", "2024", "-1", 100, None, "~nobody/x"])

@@ -226,15 +226,15 @@ def _open_address(address):
     """A stream, or a video that lies elsewhere."""
     capture = cv2.VideoCapture(address)
     parts = urlsplit(address)
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # no password
     if not capture.isOpened():
-        shown = address.replace(f"{parts.netloc.rpartition('@')[0]}@", "")  # without the password
         raise OSError(
             f"{shown} cannot be opened: does another player show it, and does it need a name and "
             "password (rtsp://name:password@...)?"
         )
     name = parts.hostname or "stream"
     if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
-        return _film(name, capture, address)
+        return _film(name, capture, address, shown)
     return _live(name, capture)
 
 
@@ -294,16 +294,16 @@ def _newest_frames(source):
 
 
 def _open_video(path):
-    source = _film(path.stem, cv2.VideoCapture(str(path)), str(path))
+    source = _film(path.stem, cv2.VideoCapture(str(path)), str(path), path)
     source.path, source.file = path, path.name
     return source
 
 
-def _film(name, capture, address):
+def _film(name, capture, address, shown):
     success, first = capture.read()
     if not success:
         capture.release()
-        raise ValueError(f"{address} is no picture, and no video that OpenCV can read")
+        raise ValueError(f"{shown} is no picture, and no video that OpenCV can read")
     claimed, count = (capture.get(x) for x in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
     # Some containers do not know their length, and claim 0 or a negative number.
     known = claimed > 0 and 0 < count < 1e9
