@@ -11,7 +11,7 @@ from dataclasses import dataclass
 ANSWER_TAG = "answer"
 # "**1. Contradictions.**", "**Your turn, 2: the search.**"
 QUESTION = re.compile(r"^\*\*(?:Your turn, )?\d+[.:]", re.MULTILINE)
-UNTOUCHED = re.compile(r"\s*(#\s*Your (code|answer)\b.*)?")
+UNTOUCHED = re.compile(r"\s*(#\s*(Your (code|answer)\b|python tasks\.py ).*)?")
 MARKER = "# NBVAL_CHECK_OUTPUT"  # of cells whose stored output is there without being run
 # What puts pixels on a page: of data sets, or of a camera.
 SHOWING = {

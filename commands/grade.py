@@ -132,6 +132,10 @@ def grade(folder, output):
     for student in students:
         page = template.render(student=student, **settings)
         _write(output / student.page, page)
+    pages = {(output / student.page).name for student in students}
+    for old in (output / "students").glob("[0-9][0-9]_*.html"):  # of a course graded before
+        if old.name not in pages:
+            old.unlink()
     rows = list(table_rows(students))
     answers = list(answer_rows(students, own_notebooks()))
     page = template.render(student=None, students=students, rows=rows, answers=answers, **settings)

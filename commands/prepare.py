@@ -37,6 +37,8 @@ def main(arguments=None):
     print(f"{prepared.found:,} files found, {used:,} used, {len(left_out):,} left out")
     for reason, count in left_out["reason"].value_counts().items():
         print(f"  {count:,}: {reason}")
+    if len(left_out):
+        print(f"  which: {prepared.folder / 'left_out.csv'}")
     for note in prepared.notes:
         print(note)
     print(prepared.counts.to_string())

@@ -74,7 +74,8 @@ def build_report(runs_dir, title):
 
     if not runs_dir.is_dir():
         raise FileNotFoundError(
-            f"{runs_dir} is no folder: expected one with a folder for each run, as outputs/runs is"
+            f"{runs_dir} is no folder: expected one with a folder for each run, as train makes it; "
+            "--runs outputs/sample/runs reads those on the sample"
         )
     records, failures = read_runs(runs_dir)
     references, runs = read_references(), list(records.values())

@@ -18,6 +18,7 @@ from utils.course_report import TRIALS, compare_with_report
 from utils.evaluation import AGE_RANGES, evaluate
 from utils.files import replaced_when_done
 from utils.preprocessing import EMOTIONS
+from utils.robustness import jitter_of
 from utils.training import load_runs, reference
 
 TEMPLATE = Path(__file__).with_name("results.md")
@@ -42,6 +43,7 @@ def build_page():
     families = {
         name: markdown(tables.family_table(name), FAMILY_COLUMNS) for name in tables.FAMILIES
     }
+    pair = ("emotion_step_8_short_anti_aliased", "emotion_step_8_short")
     after_ten_epochs = reference("emotion_final").facts["at_epoch"]["10"]["test"]
     camera = tables.camera_table()
     judged, _ = tables.answers(tables.OWN_LABELS, "valid", judge="agreed", clean=True)
@@ -57,6 +59,7 @@ def build_page():
         ours=_same_protocols(),
         camera=markdown(camera, CAMERA_COLUMNS),
         camera_n={key: int(camera[f"{key} n"].max()) for key in CAMERA_SCORES},
+        jitter_of_pair=[_percent(jitter_of(reference(x)).loc["any", "share"]) for x in pair],
         num_disgust=int((judged == EMOTIONS.index("disgust")).sum()),
         loop=tables.choose_for_loop(camera).partition(", ")[0],
         most_otherwise=round(100 * tables.MOST_OTHERWISE),

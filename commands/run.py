@@ -36,6 +36,9 @@ def main(arguments=None):
     except KeyboardInterrupt:  # before the loop, which ends well by itself
         _say("interrupted", "stderr")
         return 130
+    if not summary.frames and summary.stop_reason == "interrupted":
+        _say("interrupted", "stderr")
+        return 130
     if not summary.frames:
         _say(f"error: no frame came: {summary.stop_reason}", "stderr")
         return 1

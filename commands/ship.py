@@ -44,7 +44,7 @@ from utils.networks.storage import (
     join_age,
     save_network,
 )
-from utils.preprocessing import EMOTIONS, YEARS
+from utils.preprocessing import EMOTIONS, GENDERS, YEARS
 from utils.training import Run, load_run, reference
 
 MAX_LOSS = 0.005  # of macro F1 and of calibration, where weights of 8 bits are taken
@@ -82,6 +82,7 @@ def ship(run, accuracy):
     FileNotFoundError
         If the weights are not on this machine.
     """
+    _prepared_of(run)
     model, mean, child_below = run.load_model(), {}, 0.0
     further = {x.name for x in model.layers} if len(model.outputs) > 1 else ()
     y_true, probabilities = run.predictions("valid")
@@ -150,15 +151,21 @@ def choose_mean(run):
     return mean, combine(answers, (1 - best[0], best[0]), prior, best[1])
 
 
-def faces_by_age(run):
-    """What is known of a run's validation faces, the age it `said`, whether gender is `right`."""
+def _prepared_of(run):
+    """The data of a run; ValueError if those prepared here have other validation images."""
     made_of = run.facts["made_of"]
-    prepared = load_prepared("utkface", made_of["batches"]["split_name"])
+    prepared = load_prepared(made_of["batches"]["dataset"], made_of["batches"]["split_name"])
     if made_of["data"]["valid"] != fingerprint(prepared)["valid"]:
         raise ValueError(
-            f"{prepared.folder} holds other validation faces than {run.name} answered, expected "
+            f"{prepared.folder} holds other validation images than {run.name} answered, expected "
             "the same: prepare the run's copy of the data, or train it again"
         )
+    return prepared
+
+
+def faces_by_age(run):
+    """What is known of a run's validation faces, the age it `said`, whether gender is `right`."""
+    prepared = _prepared_of(run)
     y_true, probabilities = run.predictions("valid")
     return rows_of(prepared, "valid", run.class_names).assign(
         said=run.predictions("valid", output="years")[1] @ np.array(YEARS),
@@ -294,7 +301,8 @@ def main(arguments=None):
             )
         print(write_litert(path))
         if options.accuracy is not None:
-            print(f"python tasks.py run --emotion {name} (or --gender) loads it")
+            option = "gender" if contract.class_names == GENDERS else "emotion"
+            print(f"python tasks.py run --{option} {name} loads {path.parent}")
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

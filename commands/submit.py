@@ -312,9 +312,11 @@ def main(arguments=None):
     parser.add_argument("--weights", action="store_true", help="with the runs' weights")
     parser.add_argument("--faces", action="store_true", help="keep pictures that may show faces")
     options = parser.parse_args(arguments)
-    file_name = re.sub(r"\W+", "_", options.name).strip("_") or "submission"
+    file_name = re.sub(r"\W+", "_", options.name).strip("_")[:80] or "submission"
     output = options.output or config.REPORTS_DIR / f"{file_name}.zip"
     try:
+        if output.suffix.lower() != ".zip":
+            raise ValueError(f"{output} is no name of a zip, expected one that ends in .zip")
         sizes = submit(output, options.name, options.weights, options.faces)
     except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")

@@ -88,6 +88,8 @@ FAMILIES = {
         "emotion_step_8_renewed": "step 8, renewed statistics, no moving average",
         "emotion_step_8_taught": "step 8, distillation from `emotion_fer`",
         "emotion_step_8_taught_by_three": "step 8, distillation from three seeds",
+        "emotion_step_8_short": "`emotion_step_8_renewed`, 12 epochs",
+        "emotion_step_8_short_anti_aliased": "the same, blur before each halving",
         "emotion_fer_distilled_seed_1": "second seed",
         "emotion_fer_distilled_seed_2": "third seed",
         "gender_half": "half width and depth, 48 pixels",
@@ -146,6 +148,10 @@ CHANGES = (
     ("class weights", "emotion_step_8_class_weights", STEP, STEP, "too much disgust is seen"),
     ("heavier augmentation", "emotion_step_8_heavy", STEP, STEP, "kept at full width"),
     ("mixup", "emotion_step_8_mixup", STEP, STEP, "at full width not tried"),
+    (
+        *("blur before each halving, 12 epochs", "emotion_step_8_short_anti_aliased"),
+        *("emotion_step_8_short", STEP, "one seed each"),
+    ),
     ("three teachers", "emotion_step_8_taught_by_three", "emotion_step_8_taught", STEP, ""),
     ("three teachers, full width", "emotion_fer_distilled_mean", TAUGHT, TAUGHT, ""),
     (

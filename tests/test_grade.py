@@ -14,7 +14,7 @@ import submissions as made_up
 
 from commands import cells, copies, grade, packages
 from commands.checks import read_references
-from commands.submissions import find_submissions, read_students
+from commands.submissions import find_submissions, own_notebooks, read_students
 from utils import config
 
 TITLES = {
@@ -124,6 +124,13 @@ def test_the_command_refuses_what_is_no_folder_of_submissions(tmp_path, capsys):
         grade.main([str(tmp_path), "--output", str(tmp_path / "pages")])
     assert "would be taken for a submission" in capsys.readouterr().err
     assert not (tmp_path / "pages").exists()
+    for name in ("anna", "ben"):
+        (tmp_path / name).mkdir()
+        files = made_up.members({"a": made_up.make_run(0)})
+        made_up.submission(tmp_path / name / f"{name}.zip", files)
+        grade.main([str(tmp_path / name), "--output", str(tmp_path / "out")])
+    pages = [path.name for path in (tmp_path / "out" / "students").iterdir()]
+    assert pages == ["01_ben.html"], "pages of another grading have gone"
 
 
 def test_nothing_here_needs_tensorflow():
@@ -386,3 +393,5 @@ def test_answers_reach_to_the_next_question():
     assert first.text.endswith("It is 5.\n\nprint(5)") and first.output == "5"
     assert second.is_given and second.number == 2
     assert cells.count_run(notebook) == (2, 2)
+    for name, own in own_notebooks().items():
+        assert not any(answer.is_given for answer in cells.find_answers(own)), name

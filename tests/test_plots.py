@@ -51,6 +51,8 @@ def test_history_draws_training_and_validation():
     for axis, expected in zip(axes, ([[2, 1], [3, 2]], [[0.1, 0.2], [0.3, 0.4]])):
         assert [line.get_ydata().tolist() for line in axis.lines] == expected
         assert axis.lines[0].get_xdata().tolist() == [1, 2]
+    without_accuracy = plot_history(history[["loss", "val_loss"]])
+    assert [len(axis.lines) for axis in without_accuracy] == [2, 0]
 
 
 def test_image_grid_has_a_title_for_each_image():

@@ -119,6 +119,13 @@ def test_a_project_without_anything_says_so(workspace, capsys):
     assert set(files) == {"manifest.json", "answers.json", "answers.md"}
 
 
+def test_what_is_no_zip_by_name_is_refused(workspace, capsys):
+    with pytest.raises(SystemExit):
+        submit.main(["--output", str(workspace / "anna")])
+    assert "expected one that ends in .zip" in capsys.readouterr().err
+    assert not (workspace / "anna").exists()
+
+
 def test_faces_are_left_out_unless_asked_for(quick_project):
     shown = ["plots.plot_images(x)", "p(x)", "for f in x:\n    ax.imshow(f)", "grid(x)", "deep()"]
     shown += ["import PIL.Image as P\nP.open('me.jpg')", "keras.utils.load_img('me.jpg')"]

@@ -98,6 +98,19 @@ def test_a_finished_run_is_whole(prepared_workspace):
     assert facts["versions"]["keras"] == keras.__version__
 
 
+def test_of_two_runs_of_a_name_the_one_on_full_data_counts(small_run, tmp_path, monkeypatch):
+    full, sample = tmp_path / "full", small_run.folder.parent
+    shutil.copytree(small_run.folder, full / "small")
+    for folders in ([full, sample], [sample, full]):
+        monkeypatch.setattr(config, "runs_dirs", lambda: folders)
+        assert load_run("small").folder == folders[0] / "small"
+    monkeypatch.undo()
+    monkeypatch.setenv("FACELAB_SAMPLE", "1")
+    (sample,) = config.runs_dirs()
+    monkeypatch.delenv("FACELAB_SAMPLE")
+    assert config.runs_dirs()[0] != sample, "data of one's own are full data"
+
+
 def test_the_same_training_is_loaded(small_run, capsys):
     before = content_of(small_run.folder)
     model = small_network()  # built anew: its layers have other names
@@ -390,7 +403,7 @@ def test_a_killed_process_is_followed_by_another(prepared_workspace, capsys):
 
 def test_names_that_are_no_folder_are_refused(prepared_workspace):
     model, batches = small_network(), sample_batches()
-    for name in ("..", ".", "a/b", "a\\b", "/abs", "", ".hidden", "a b", "ä."):
+    for name in ("..", ".", "a/b", "a\\b", "/abs", "", ".hidden", "a b", "ä.", 101 * "a"):
         with pytest.raises(ValueError, match="is no name for a run"):
             train_small(name, model, batches=batches)
     assert not (prepared_workspace / "outputs").exists()
@@ -469,6 +482,13 @@ def without_input():
     return model
 
 
+def with_another_loss():
+    layers = [keras.layers.Flatten(), keras.layers.Dense(7, "softmax")]
+    model = keras.Sequential([keras.Input(TINY.shape), *layers])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
 def with_lambda():
     images = keras.layers.Lambda(lambda x: x / 255)
     model = keras.Sequential([keras.Input(TINY.shape), images, keras.layers.Flatten()])
@@ -484,6 +504,7 @@ def test_models_that_cannot_be_kept_are_refused(prepared_workspace):
         (with_lambda, "cannot be loaded from a file"),
         (uncompiled, "is not compiled: .* call model.compile"),
         (without_input, r"no input shape .* begin it with keras.Input"),
+        (with_another_loss, "loss does not fit the labels, which are one-hot"),
     ):
         with pytest.raises(ValueError, match=reason):
             train_small("small", build(), batches=batches)

@@ -182,7 +182,7 @@ def runs_dir(dataset):
 
 
 def runs_dirs():
-    """All folders of runs: on the full data, on the sample, and on data of one's own."""
+    """All folders of runs, of which the first counts: on full data or one's own, on the sample."""
     return sorted({runs_dir(dataset) for dataset in (*RAW_NAMES, "mine")})
 
 

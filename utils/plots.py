@@ -58,13 +58,15 @@ def plot_history(history, axes=None):
         _, axes = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
     marker = "o" if len(history) == 1 else None
     for axis, quantity in zip(axes, ("loss", "accuracy")):
-        axis.plot(history.index, history[quantity], marker=marker, label="training")
-        axis.plot(history.index, history[f"val_{quantity}"], marker=marker, label="validation")
+        for name, label in ((quantity, "training"), (f"val_{quantity}", "validation")):
+            if name in history:  # a model need not be compiled with the accuracy
+                axis.plot(history.index, history[name], marker=marker, label=label)
         axis.set(xlabel="epoch", ylabel=quantity)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_xlim(history.index.min() - 0.5, history.index.max() + 0.5)
         axis.grid(alpha=0.3)
-        axis.legend()
+        if axis.lines:
+            axis.legend()
     axes[1].set_ylim(0, 1)
     return axes
 

@@ -229,7 +229,7 @@ def train(
     keep = keep or model
     if not run:
         check_that_it_loads(with_policy(keep))
-        _check_outputs(keep, valid_batches)
+        _check_outputs(model, keep, valid_batches)
         with _claimed(runs_dir, name, made_of) as run:
             if not run.is_finished:  # by another process, while this one got ready
                 _fit(model, run, train_batches, valid_batches, epochs, class_weight, callbacks)
@@ -244,9 +244,9 @@ def train(
 
 def _check(model, name, train_batches, valid_batches, epochs):
     """Refuse what could not be kept, before anything is written."""
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?", name):
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_-])?", name):
         raise ValueError(
-            f"{name!r} is no name for a run: expected letters, digits, '_', '-' and '.'"
+            f"{name!r} is no name for a run: expected at most 100 letters, digits, '_', '-' and '.'"
         )
     if not model.built or not model.compiled:
         raise ValueError(
@@ -267,11 +267,18 @@ def _check(model, name, train_batches, valid_batches, epochs):
         raise ValueError(f"epochs is {epochs}, expected at least 1")
 
 
-def _check_outputs(model, batches):
-    """Refuse what would be found out after the training only: outputs that are no probabilities."""
+def _check_outputs(model, keep, batches):
+    """Refuse what would be found out too late: another loss, outputs that are no probabilities."""
     images, labels = next(iter(batches.dataset()))
+    try:
+        model.compute_loss(images, labels, model(images, training=False), training=False)
+    except ValueError as error:
+        raise ValueError(
+            "the loss does not fit the labels, which are one-hot (categorical_crossentropy does): "
+            f"{str(error).splitlines()[0]}"
+        ) from error
     # A network may have further outputs: the first is the class.
-    answers = keras.tree.flatten(model(images, training=False))[0]
+    answers = keras.tree.flatten(keep(images, training=False))[0]
     answers = keras.ops.convert_to_numpy(answers).astype(np.float32)
     expected = (len(images), len(batches.class_names))
     if answers.shape != expected or answers.min() < 0 or abs(answers.sum(axis=1) - 1).max() > 0.02:
@@ -520,7 +527,9 @@ def load_run(name):
 
 
 def _find(name, folders):
-    finished = {key: run for folder in folders for key, run in load_runs(folder)[0].items()}
+    finished = {}
+    for folder in reversed(folders):  # of two runs of a name, that in the first one counts
+        finished |= load_runs(folder)[0]
     if name not in finished:
         where = " or ".join(str(folder) for folder in folders)
         raise FileNotFoundError(f"no finished run {name!r} in {where}, there are {list(finished)}")

@@ -130,6 +130,7 @@ def networks():
     as ``my_<name>``.
     """
     ours = {path.stem: path for path in sorted(config.PRETRAINED_DIR.glob("*.npz"))}
-    yours = [path for x in config.runs_dirs() for path in sorted(x.glob(f"*/{SHIPPED_NAME}"))]
+    folders = reversed(config.runs_dirs())  # of two runs of a name, that in the first one counts
+    yours = [path for x in folders for path in sorted(x.glob(f"*/{SHIPPED_NAME}"))]
     names = [("my_" * (path.parent.name in ours)) + path.parent.name for path in yours]
     return dict(zip(names, yours)) | ours

@@ -188,9 +188,14 @@ def set_fields(recipe, settings):
         value = _read(name, text, known[name][0])
         if value == () and known[name][1]:
             raise ValueError(f"{name} cannot be empty")
-        least = int(name in ("batch_size", "height", "width"))
-        if isinstance(value, (int, float)) and not least <= value < np.inf:
-            raise ValueError(f"{name} cannot be {text}, expected {least} or more")
+        numbers = value if isinstance(value, tuple) else (value,)
+        is_share = "dropout" in name or name in ("label_smoothing", "ema")
+        counts = isinstance(value, tuple) or name in ("epochs", "batch_size", "height", "width")
+        least, below = int(counts and not is_share), 1 if is_share else np.inf
+        below = 2**32 if name == "seed" else below
+        if any(isinstance(x, (int, float)) and not least <= x < below for x in numbers):
+            limit = f" and less than {below}" * (below < np.inf)
+            raise ValueError(f"{name} cannot be {text}, expected {least} or more{limit}")
         if name == "architecture":
             recipe = replace(recipe, arguments={})
         elif name.startswith("arguments."):
