@@ -102,7 +102,7 @@ def test_of_two_runs_of_a_name_the_one_on_full_data_counts(small_run, tmp_path, 
     full, sample = tmp_path / "full", small_run.folder.parent
     shutil.copytree(small_run.folder, full / "small")
     for folders in ([full, sample], [sample, full]):
-        monkeypatch.setattr(config, "runs_dirs", lambda: folders)
+        monkeypatch.setattr(config, "runs_dirs", list(folders).copy)
         assert load_run("small").folder == folders[0] / "small"
     monkeypatch.undo()
     monkeypatch.setenv("FACELAB_SAMPLE", "1")

@@ -359,8 +359,8 @@ def _set_imagenet_weights(base, random_layers):
         if "URL fetch failure" not in str(error):
             raise
         raise ConnectionError(
-            "MobileNet's ImageNet weights could not be downloaded: connect this machine once, put a "
-            f"copy at {path}, or pass weights=None and say that the network started at random"
+            "MobileNet's ImageNet weights could not be downloaded: connect this machine once, put "
+            f"a copy at {path}, or pass weights=None and say that the network started at random"
         ) from error
     for layer in wanted:
         layer.set_weights(source.get_layer(layer.name).get_weights())
