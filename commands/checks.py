@@ -1,10 +1,10 @@
 """What holds of a run that somebody else hands in, recomputed and never believed.
 
-    records, failures = read_runs(folder)
+    records, failures = commands.records.read_runs(folder)
     for record in records.values():
-        print(record.name, verdict(check(record, read_references())), questions(record))
+        print(record.name, check(record, read_references()), questions(record))
 
-Without TensorFlow, as `commands.records`, whose names can be imported from here too.
+Without TensorFlow, as `commands.records`.
 """
 
 import hashlib
@@ -18,15 +18,11 @@ import numpy as np
 from scipy.stats import norm
 
 from commands.layers import count_parameters
-from commands.records import DamagedRun as DamagedRun
-from commands.records import RunRecord as RunRecord
-from commands.records import UnfinishedRun as UnfinishedRun
-from commands.records import read_run as read_run
-from commands.records import read_runs as read_runs
+from commands.records import read_runs
 from utils import config
 from utils.data.prepared import fingerprint, load_prepared
+from utils.networks.contract import WEIGHTS_NAME
 
-WEIGHTS_NAME = "model.weights.h5"  # as utils.networks.storage has it, which needs TensorFlow
 MAX_WEIGHTS = 2**31
 NOT_CHECKED = " not checked: "
 
@@ -64,7 +60,7 @@ def check(record, references):
 
     Parameters
     ----------
-    record : RunRecord
+    record : commands.records.RunRecord
     references : dict of str to RunRecord
         Ours, see `read_references`.
 
@@ -85,11 +81,6 @@ def check(record, references):
         *_check_parameters(record, references),
         *_check_weights(record),
     ]
-
-
-def verdict(found):
-    """One text of what `check` found, for a column of a table."""
-    return "; ".join(found) or "all hold"
 
 
 def _check_probabilities(record):
@@ -211,7 +202,7 @@ def _check_seconds(record):
     if (seconds < 0).any() or not seconds.sum() > 0:
         yield "history.csv: an epoch took no time, or less than none"
     try:
-        finished = datetime.fromisoformat(record.finished)
+        finished = datetime.fromisoformat(record.facts["finished"])
         began = record.facts.get("began") and datetime.fromisoformat(record.facts["began"])
     except ValueError:
         yield "run.json: began or finished is no day and time"
@@ -248,11 +239,11 @@ def _check_accuracy(record):
 
 
 def _check_parameters(record, references):
-    network, said = record.made_of["network"], sum(record.parameters)
+    network, said = record.made_of["network"], sum(record.facts["parameters"])
     known = [x for x in references.values() if x.made_of["network"] == network]
     counted = count_parameters(network)
     if known:
-        expected = sum(known[0].parameters)
+        expected = sum(known[0].facts["parameters"])
     elif counted is None or counted[1] != (len(record.class_names),):
         # A layer that is not known here; or a part of the network was kept, without the outputs
         # that only training needs.
@@ -281,7 +272,7 @@ def questions(record):
 
     Parameters
     ----------
-    record : RunRecord
+    record : commands.records.RunRecord
 
     Returns
     -------

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from commands.texts import few
 from utils.evaluation import wilson_interval
 
 # Two trainings of ours that differ in the seed agree in 80 to 89 % (emotion) and 95 % (gender) of
@@ -67,7 +68,7 @@ def trace_of(record, owner, title, machine):
     return Trace(
         owner=owner,
         title=title,
-        id=record.id,
+        id=record.facts.get("id"),
         seconds=_checksum(seconds) if len(seconds) >= MIN_EPOCHS else None,
         predictions=_checksum(probabilities),
         dataset=record.dataset,
@@ -117,9 +118,7 @@ def ask_about_copies(traces):
 
 
 def _named(others):
-    named = ", ".join(other.title for other in others[:NUM_NAMED])
-    more = len(others) - NUM_NAMED
-    return f"{named} and {more} more" if more > 0 else named
+    return few([other.title for other in others], NUM_NAMED)
 
 
 def _ask_id(_, others):

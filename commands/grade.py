@@ -18,22 +18,17 @@ import pandas as pd
 
 from commands import cells
 from commands.submissions import HEIGHT, WIDTH, Row, own_notebooks, read_students
+from commands.texts import few
 from utils import config
 from utils.files import replaced_when_done
 
 TEMPLATE = Path(__file__).with_name("grade.html")
 NO_DIFFERENCE = "nothing: our recipe"
-NUM_SHOWN = 6
+NUM_SHOWN = 6  # of differences, in the table; the student's page has all
 COLUMNS = (
     *("student", "file", "run", "data", "differs from ours", "epochs", "validation", "test"),
     *("low", "high", "images", "macro F1", "checks", "questions", "seconds", "machine", "finished"),
 )
-
-
-def _few(texts):
-    """As many as a table has room for; the student's page has all."""
-    more = len(texts) - NUM_SHOWN
-    return "; ".join([*texts[:NUM_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
 def table_rows(students):
@@ -51,7 +46,8 @@ def table_rows(students):
                 "student": student.title,
                 "file": student.file,
                 "run": row.run,
-                "differs from ours": _few(row.differs) or ("" if row.state else NO_DIFFERENCE),
+                "differs from ours": few(row.differs, NUM_SHOWN, "; ")
+                or ("" if row.state else NO_DIFFERENCE),
                 "checks": "; ".join(checks),
                 "questions": "; ".join([*row.questions, *(student.notes if not number else ())]),
                 "page": student.page,

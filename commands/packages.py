@@ -9,17 +9,16 @@ import json
 import os
 import re
 import stat
-import struct
 import zipfile
-import zlib
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from commands.texts import shown
 from utils import config
+from utils.files import DAMAGE
 
 MANIFEST = "manifest.json"
-FORMAT = 1
 # What `submit` packs has 40 to 200 files and 20 MB at most.
 MAX_ARCHIVE = 100_000_000
 MAX_UNPACKED = 250_000_000
@@ -27,10 +26,6 @@ MAX_FILES = 3_000
 MAX_DIRECTORY = 2_000_000  # bytes in which a zip lists its files
 MAX_RATIO = 100  # text packs to a tenth, zeros to a thousandth
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a limit
-DAMAGE = (
-    *(OSError, ValueError, RuntimeError, NotImplementedError, EOFError, LookupError),
-    *(zipfile.BadZipFile, zlib.error, struct.error, OverflowError),
-)
 ADVICE = "ask for the zip that python tasks.py submit makes"
 
 
@@ -61,7 +56,7 @@ def pack(path, members, facts):
                 content = content.read_bytes()
             _write(archive, name, content)
             files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        manifest = {"format": FORMAT, **facts, "files": files}
+        manifest = {**facts, "files": files}
         _write(archive, MANIFEST, json.dumps(manifest, indent=1).encode())
         return {member.filename: member.compress_size for member in archive.infolist()}
 
@@ -121,13 +116,6 @@ class Package:
         if self._left < 0:
             raise Refused(f"it unpacks to more than {MAX_UNPACKED:,} bytes: {ADVICE}")
         return content
-
-
-def shown(text, limit=120):
-    """A text from somebody's file for a message: short and printable."""
-    text = "".join(x if x.isprintable() else " " for x in str(text))
-    text = text.encode("utf-8", "replace").decode()
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 @contextmanager

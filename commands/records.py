@@ -9,19 +9,19 @@ import io
 import json
 import math
 import re
-import struct
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from commands.texts import plain, shown
 from utils import config
 from utils.data.own import MOST_CLASSES
 from utils.data.prepared import SPLITS
 from utils.evaluation import evaluate
+from utils.files import DAMAGE
 from utils.preprocessing import CLASSES
 
 FILES = ("run.json", "history.csv", "predictions.npz")
@@ -37,10 +37,6 @@ NPY_HEADER = re.compile(
     rb"\{'descr': '([<>|][fiu][1248])', 'fortran_order': (False|True), "
     rb"'shape': \((\d{1,9}),(?: (\d{1,9}))?\), \} *\n",
     re.DOTALL,
-)
-ZIP_ERRORS = (
-    *(OSError, ValueError, RuntimeError, EOFError, OverflowError, MemoryError, LookupError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
 )
 
 
@@ -81,7 +77,7 @@ class RunRecord:
     @property
     def name(self):
         """Name of its folder, as text that any file can hold."""
-        return _plain_text(self.folder.name)
+        return plain(self.folder.name)
 
     @property
     def is_reference(self):
@@ -119,26 +115,6 @@ class RunRecord:
         return float(self.history["seconds"].sum()) + (self.facts.get("frozen_seconds") or 0)
 
     @property
-    def parameters(self):
-        """Trained and other parameters, as the run says: two int."""
-        return tuple(self.facts["parameters"])
-
-    @property
-    def versions(self):
-        """Of Python and packages, and the machine: dict of str to what the file holds."""
-        return self.facts["versions"]
-
-    @property
-    def finished(self):
-        """Day and time, as the file has it: str."""
-        return self.facts["finished"]
-
-    @property
-    def id(self):
-        """Drawn when it was begun; None for our oldest runs."""
-        return self.facts.get("id")
-
-    @property
     def known_classes(self):
         """All classes of its data set; of one's own no others are known than the run's."""
         return CLASSES.get(self.dataset, self.class_names)
@@ -149,10 +125,9 @@ class RunRecord:
         of_sample = self.dataset in CLASSES and self.facts["train_images"] < SAMPLE_IMAGES
         return of_sample or self.dataset == config.DRAWN
 
-    def predictions(self, split, averaged=False):
+    def predictions(self, split):
         """Labels and probabilities of a split, as `utils.training.Run.predictions`."""
-        key = f"{split}_averaged" if averaged else f"{split}_probabilities"
-        return self.predicted[f"{split}_true"], self.predicted[key]
+        return self.predicted[f"{split}_true"], self.predicted[f"{split}_probabilities"]
 
 
 def read_run(folder):
@@ -205,7 +180,7 @@ def read_runs(folder):
     """
     records, failures = {}, {}
     for path in run_folders(folder):
-        name = _plain_text(path.name)
+        name = plain(path.name)
         try:
             records[name] = read_run(path)
         except DamagedRun as error:
@@ -222,21 +197,9 @@ def run_folders(folder):
 def _damaged(path, what):
     """The one sentence of a run that cannot be read."""
     return DamagedRun(
-        f"{_plain_text(path.parent.name)}/{path.name} {what}; ask for the folder again, or delete "
+        f"{plain(path.parent.name)}/{path.name} {what}; ask for the folder again, or delete "
         "it and train the run once more"
     )
-
-
-def _shown(value):
-    """What came, as a short text for a message."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _plain_text(text):
-    """Text without control characters and without halves of characters, which no file can hold."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join(x if x.isprintable() else " " for x in text)
 
 
 def _read_bytes(path):
@@ -263,7 +226,7 @@ def _read_facts(folder):
     except ValueError as error:
         if isinstance(error, DamagedRun):
             raise
-        raise _damaged(path, f"is not JSON ({_plain_text(str(error))[:80]})") from error
+        raise _damaged(path, f"is not JSON ({shown(error, 80)})") from error
     facts = _cleaned(path, facts)
     _expect_facts(path, facts, BEGUN_FACTS)
     return facts
@@ -274,10 +237,10 @@ def _cleaned(path, content, depth=0):
     if depth > MAX_DEPTH:
         raise _damaged(path, f"is nested more than {MAX_DEPTH} deep, expected less")
     if isinstance(content, dict):
-        return {_plain_text(k): _cleaned(path, x, depth + 1) for k, x in content.items()}
+        return {plain(k): _cleaned(path, x, depth + 1) for k, x in content.items()}
     if isinstance(content, list):
         return [_cleaned(path, x, depth + 1) for x in content]
-    return _plain_text(content) if isinstance(content, str) else content
+    return plain(content) if isinstance(content, str) else content
 
 
 def _is_text(value):
@@ -354,7 +317,7 @@ def _expect_facts(path, facts, expected):
         for step in key.split():
             value = value.get(step) if isinstance(value, dict) else None
         if not is_right(value):
-            came = "is missing" if value is None else f"is {_shown(value)}"
+            came = "is missing" if value is None else f"is {shown(repr(value), 80)}"
             raise _damaged(path, f"cannot be used: {key} {came}, expected {words}")
 
 
@@ -369,7 +332,7 @@ def _read_history(folder):
         numbers = [[float(x) if x else math.nan for x in row] for row in rows]
         if not rows or any(len(row) != len(names) for row in rows):
             raise ValueError("no epoch, or a line of another length")
-        table = pd.DataFrame(numbers, columns=[_plain_text(x) for x in names])
+        table = pd.DataFrame(numbers, columns=[plain(x) for x in names])
         table = table.replace([np.inf, -np.inf], math.nan)
         needed = table[["epoch", "seconds"]]
         if table.columns.has_duplicates or needed.isna().any(axis=None):
@@ -379,11 +342,10 @@ def _read_history(folder):
     except DamagedRun:
         raise
     except (ValueError, KeyError, csv.Error) as error:
-        reason = _plain_text(str(error))[:80]
+        reason = shown(error, 80)
         raise _damaged(path, f"is no table of epochs and their seconds ({reason})") from error
     table["epoch"] = table["epoch"].astype(int) + 1
-    # As in `Run.history`: one of ours was killed between two files.
-    return table.drop_duplicates("epoch", keep="last").set_index("epoch")
+    return table.set_index("epoch")
 
 
 def _read_predictions(folder, num_classes):
@@ -398,8 +360,8 @@ def _read_predictions(folder, num_classes):
                     member = members.get(f"{split}_{part}.npy")
                     if member or part != "averaged":
                         arrays[f"{split}_{part}"] = _read_array(archive, member)
-    except ZIP_ERRORS as error:
-        raise _damaged(path, f"cannot be read ({_plain_text(str(error))[:80]})") from error
+    except DAMAGE as error:
+        raise _damaged(path, f"cannot be read ({shown(error, 80)})") from error
     for key, array in arrays.items():
         if fault := _fault_of(array, key, arrays, num_classes):
             raise _damaged(path, f"cannot be used: {key} {fault}")

@@ -19,17 +19,9 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from commands.checks import (
-    UnfinishedRun,
-    check,
-    prepared_here,
-    questions,
-    read_references,
-    read_runs,
-    reference_of,
-    verdict,
-)
-from commands.records import run_folders
+from commands.checks import check, prepared_here, questions, read_references, reference_of
+from commands.records import UnfinishedRun, read_runs, run_folders
+from commands.texts import shown
 from utils import config
 from utils.data.prepared import SPLITS
 from utils.evaluation import confusion, per_class
@@ -115,7 +107,7 @@ def tabulate(records, found):
 
     Parameters
     ----------
-    records : sequence of commands.checks.RunRecord
+    records : sequence of commands.records.RunRecord
     found : dict of str to list of str
         What `commands.checks.check` found, by name.
 
@@ -128,13 +120,13 @@ def tabulate(records, found):
         {
             "run": record.name,
             "whose": "ours" if record.is_reference else "yours",
-            "parameters": sum(record.parameters),
+            "parameters": sum(record.facts["parameters"]),
             "epochs": record.epochs,
             "minutes": record.seconds / 60,
             "validation": record.valid["accuracy"],
             **{key: record.test[key] for key in ("n", "accuracy", "low", "high")},
             "macro F1": record.test["macro_f1"],
-            "checks": verdict(found[record.name]),
+            "checks": "; ".join(found[record.name]) or "all hold",
             "questions": " ".join(questions(record)) or "none",
         }
         for record in records
@@ -167,9 +159,7 @@ def _cell(value, column):
 
 
 def _clipped(value):
-    """A value of somebody else's file, as a text of bearable length."""
-    text = str(value)
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ..."
+    return shown(value, MAX_TEXT)
 
 
 def _data_table(dataset, records):
@@ -201,8 +191,8 @@ def _data_table(dataset, records):
 def _environments(records):
     names = ("python", "tensorflow", "keras", "numpy", "opencv", "system", "cores", "devices")
     rows = {
-        record.name: {name: record.versions.get(name) for name in names}
-        | {"computed in": record.made_of["precision"], "finished": record.finished}
+        record.name: {name: record.facts["versions"].get(name) for name in names}
+        | {"computed in": record.made_of["precision"], "finished": record.facts["finished"]}
         for record in records
     }
     table = pd.DataFrame(rows).T.rename_axis("run")
@@ -213,7 +203,7 @@ def _section(record, ours, found):
     """What the page shows of one run, and of ours of the same name or None."""
     made_of = record.made_of
     settings = {key: made_of[key] for key in ("epochs", "optimizer", "loss")} | record.batches
-    trained, others = record.parameters
+    trained, others = record.facts["parameters"]
     asked = questions(record)
     matrix = confusion(*record.predictions("test"))
     return {
@@ -265,7 +255,7 @@ def _numbers(record):
         "training accuracy, last epoch": share(last.get("accuracy")),
         "epochs": f"{record.epochs:,}",
         "minutes": f"{record.seconds / 60:,.1f}",
-        "parameters": f"{sum(record.parameters):,}",
+        "parameters": f"{sum(record.facts['parameters']):,}",
     }
 
 

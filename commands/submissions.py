@@ -12,8 +12,9 @@ from pathlib import Path
 
 from commands import cells, copies, packages
 from commands.checks import NOT_CHECKED, check, questions, read_references, reference_of
-from commands.packages import Refused, shown
+from commands.packages import Refused
 from commands.records import FILES, MAX_BYTES, DamagedRun, read_run
+from commands.texts import few, plain, shown
 from utils import config
 from utils.evaluation import confusion
 from utils.networks.structure import DEPENDS_ON_COPY, differences
@@ -27,6 +28,7 @@ MAX_TEXT, MAX_QUESTION, MAX_OUTPUT = 4_000, 600, 1_000  # characters that are sh
 RUN_FILE = re.compile(rf"(?:.*/)?runs/([^/]+)/({'|'.join(map(re.escape, FILES))})")
 NOTEBOOK = re.compile(r"(?:.*/)?notebooks/([^/]+)\.ipynb")
 DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # to Windows
+NUM_NAMED = 6  # of the files that were changed
 WIDTH, HEIGHT = 300, 110  # of a figure of curves
 
 
@@ -106,10 +108,9 @@ class Student:
         return f"students/{self.number:02}_{stem}.html"
 
 
-def plain(text, limit=MAX_TEXT):
-    """A text of somebody's for a page or table: printable, and no longer than it may be."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    text = "".join(x if x.isprintable() or x in "\n\t" else " " for x in text)
+def _passage(text, limit=MAX_TEXT):
+    """Lines of text for a page, and how long they are where some are left out."""
+    text = plain(text, kept="\n\t")
     return text if len(text) <= limit else f"{text[:limit]}\n... ({len(text):,} characters)"
 
 
@@ -260,7 +261,7 @@ def _read_row(student, folder, references):
         record = read_run(folder)
         row.checks, row.questions = check(record, references), questions(record)
         row.differs = _differences(record, references)
-        machine = _machine(record.versions)
+        machine = _machine(record.facts["versions"])
         title = f"{row.run} of {student.title}"
         row.facts = _facts(record, machine)
         row.curves = _curves(record.history)
@@ -286,7 +287,7 @@ def _facts(record, machine):
         "macro F1": test["macro_f1"],
         "seconds": round(record.seconds),
         "machine": machine,
-        "finished": shown(record.finished, 20),
+        "finished": shown(record.facts["finished"], 20),
         "network": [shown(line, 200) for line in record.made_of["network"][:300]],
         "classes": record.class_names,
     }
@@ -366,9 +367,9 @@ def _read_notebooks(student, package, course, unlike):
         for answer in cells.find_answers(notebook)[:MAX_ANSWERS]:
             student.answers[name, answer.number] = replace(
                 answer,
-                question=plain(answer.question, MAX_QUESTION),
-                text=plain(answer.text),
-                output=plain(answer.output, MAX_OUTPUT),
+                question=_passage(answer.question, MAX_QUESTION),
+                text=_passage(answer.text),
+                output=_passage(answer.output, MAX_OUTPUT),
             )
 
 
@@ -377,8 +378,8 @@ def _shown_cells(notebook, ours):
     sources = {cell["source"] for cell in ours["cells"]}
     return [
         {
-            "source": plain(cell["source"]),
-            "printed": plain(cells.printed(cell), MAX_OUTPUT) if cells.is_code(cell) else "",
+            "source": _passage(cell["source"]),
+            "printed": _passage(cells.printed(cell), MAX_OUTPUT) if cells.is_code(cell) else "",
             "is_new": cell["source"] not in sources,
         }
         for cell in notebook["cells"][:MAX_CELLS]
@@ -393,12 +394,7 @@ def _describe_project(manifest):
     unlike = [name for name, checksum in here.items() if manifest["code"].get(name) != checksum]
     parts = [f"packed {manifest['date']}", f"at {manifest['git'][:12]}"]
     if manifest["changed"]:
-        parts.append(f"changed since: {_some(manifest['changed'])}")
+        parts.append(f"changed since: {few(manifest['changed'], NUM_NAMED)}")
     if unlike:
-        parts.append(f"not as here: {_some(unlike)}")
+        parts.append(f"not as here: {few(unlike, NUM_NAMED)}")
     return ", ".join(parts)
-
-
-def _some(names, number=6):
-    more = f" and {len(names) - number} more" if len(names) > number else ""
-    return f"{', '.join(names[:number])}{more}"

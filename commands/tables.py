@@ -19,7 +19,7 @@ from utils.evaluation import (
     resting_face,
     sharpen,
 )
-from utils.files import read_arrays, replaced_when_done
+from utils.files import GET_AGAIN, refuse_damaged, replaced_when_done
 from utils.networks.contract import find_network
 from utils.preprocessing import EMOTIONS, FIVE_EMOTIONS, GENDERS
 from utils.robustness import jitter_of
@@ -229,7 +229,9 @@ MOST_JITTER = 0.05  # above the steadiest network
 
 def recorded(name):
     """What `record` has kept: dict of numpy.ndarray by split and kind."""
-    return read_arrays(config.REFERENCE_DIR / f"{name}.npz")
+    path = config.REFERENCE_DIR / f"{name}.npz"
+    with refuse_damaged(path, GET_AGAIN), np.load(path) as stored:
+        return dict(stored)
 
 
 def record():

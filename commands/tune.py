@@ -345,7 +345,7 @@ def main(arguments=None):
         if not space:
             raise ValueError("all is set, so nothing is left to search: leave one --set out")
         first = {name: float(np.ravel(settable(recipe)[name][1])[0]) for name in space}
-        folder = config.tune_dir(recipe.dataset, options.reference)
+        folder = config.output_dir(recipe.dataset) / "tune" / options.reference
         # Another setting, in whatever order, or another copy of the data is another study.
         data = "-".join(x["sha256"][:8] for x in fingerprint(prepared).values())
         study = open_study(folder, " ".join([*sorted(settings), data]), recipe.epochs)

@@ -7,18 +7,18 @@ import h5py
 import keras
 import numpy as np
 
-from commands.checks import WEIGHTS_NAME, check, questions, read_references, verdict
+from commands.checks import check, questions, read_references
 from commands.records import FILES, read_run
 from utils import config
 from utils.data.batches import load_batches
 from utils.data.prepared import fingerprint
 from utils.evaluation import evaluate
 from utils.models import count_parameters
+from utils.networks.contract import OWN_ARCHITECTURE, WEIGHTS_NAME
 from utils.networks.storage import only_class
 from utils.preprocessing import FaceInput
 
-ARCHITECTURE_NAME = "architecture.json"
-MAX_BYTES = {ARCHITECTURE_NAME: 2**22, WEIGHTS_NAME: 2**30}  # ours: 100 kB and 80 MB
+MAX_BYTES = {OWN_ARCHITECTURE: 2**22, WEIGHTS_NAME: 2**30}  # ours: 100 kB and 80 MB
 MAX_SIDE = 512  # of a picture in pixels
 SAME_ANSWER = 0.01  # float16, and processors that add in another order, differ by less
 # Where Keras' own parts of a network are; of these layers, some run code or read files.
@@ -74,9 +74,10 @@ def score_run(folder):
     by_class = only_class(model)
     answers = {split: by_class.predict(x.dataset(), verbose=0) for split, x in batches.items()}
     scores = evaluate(batches["test"].y_true, answers["test"])
-    lines = [f"Checks of {record.name}: {verdict(check(record, read_references()))}."]
+    found = "; ".join(check(record, read_references())) or "all hold"
+    lines = [f"Checks of {record.name}: {found}."]
     lines += [f"Question: {question}" for question in questions(record)]
-    counted, said = sum(count_parameters(model)), sum(record.parameters)
+    counted, said = sum(count_parameters(model)), sum(record.facts["parameters"])
     if counted != said:
         lines += [f"Its weights are {counted:,} parameters, but run.json says {said:,}."]
     lines += [_compare(record, batches["test"].prepared, answers)]
@@ -156,7 +157,7 @@ def load_untrusted(folder, record):
         if path.stat().st_size > limit:
             raise ValueError(f"{path} has more than {limit:,} bytes, expected less")
     _check_weights(folder / WEIGHTS_NAME)
-    path = folder / ARCHITECTURE_NAME
+    path = folder / OWN_ARCHITECTURE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         _check_architecture(path, content)

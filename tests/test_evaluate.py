@@ -11,12 +11,12 @@ from stand_ins import small_network
 
 from commands import evaluate as command
 from commands import weights
-from commands.checks import WEIGHTS_NAME
 from commands.records import read_run
 from commands.weights import find_folder, load_untrusted, score_run
 from utils import config
 from utils.data.prepared import load_split
 from utils.files import read_json, write_json
+from utils.networks.contract import WEIGHTS_NAME
 from utils.networks.storage import load_architecture_and_weights, save_architecture_and_weights
 
 

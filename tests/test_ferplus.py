@@ -15,7 +15,7 @@ def votes_file(prepared_workspace):
     """Votes that say which row they belong to: row number in anger, class in happiness."""
     labels = load_prepared("fer2013").labels.astype({"item": int}).set_index("item")
     size = labels.index.max() + 1
-    table = pd.DataFrame(0, index=range(size), columns=[*COLUMNS.values(), "contempt", "NF"])
+    table = pd.DataFrame(0, index=range(size), columns=[*COLUMNS, "contempt", "NF"])
     table["Usage"] = "Training"
     for item, row in labels.iterrows():
         table.loc[item, "anger"] = item

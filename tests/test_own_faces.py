@@ -15,7 +15,8 @@ from stand_ins import EMOTION, GENDER
 from commands import prepare as command
 from commands import run as run_command
 from commands import ship as ship_command
-from commands.checks import check, read_run
+from commands.checks import check
+from commands.records import read_run
 from commands.report import build_report
 from utils import config, data
 from utils.data.batches import load_batches

@@ -22,7 +22,6 @@ from utils.networks.storage import save_network
 from utils.networks.structure import describe, differences
 from utils.preprocessing import FIVE_EMOTIONS, face_input_for
 from utils.recipes import recipe as recipes
-from utils.recipes import statistics
 from utils.recipes.auxiliary import (
     WEIGHTS,
     add_labels,
@@ -32,7 +31,7 @@ from utils.recipes.auxiliary import (
     split_columns,
 )
 from utils.recipes.recipe import Recipe, build, compile_model, set_fields, train_recipe
-from utils.recipes.statistics import renew_statistics
+from utils.recipes.statistics import RenewStatistics
 from utils.recipes.teachers import ask_teachers
 from utils.training import DEPENDS_ON_COPY, Run, load_runs, train
 
@@ -297,6 +296,13 @@ def test_the_average_of_the_weights_is_kept(prepared_workspace, handed_over):
 # Batch normalisation
 
 
+def renew_statistics(model, batches):
+    """As at the end of a training on these batches."""
+    callback = RenewStatistics(SimpleNamespace(dataset=lambda: batches))
+    callback.set_model(model)
+    callback.on_train_end()
+
+
 def test_statistics_are_those_of_all_batches():
     model = BUILDERS["compact"]((8, 8, 1), 7, widths=[8], normalize_images=False)
     before = [weights.copy() for weights in model.get_weights()]
@@ -343,11 +349,12 @@ def test_renewed_statistics_leave_what_was_learned(prepared_workspace, monkeypat
     plain = train_recipe(recipe, "plain").load_model()
     seen = []
 
-    def renew(model, dataset):
-        seen.append(np.concatenate([images for images, _ in dataset]))
-        renew_statistics(model, dataset)
+    class Renew(RenewStatistics):
+        def on_train_end(self, logs=None):
+            seen.append(np.concatenate([images for images, _ in self.batches.dataset()]))
+            super().on_train_end(logs)
 
-    monkeypatch.setattr(statistics, "renew_statistics", renew)
+    monkeypatch.setattr(recipes, "RenewStatistics", Renew)
     renewed = train_recipe(replace(recipe, renew_statistics=True), "renewed").load_model()
     for one, other in zip(plain.trainable_weights, renewed.trainable_weights, strict=True):
         np.testing.assert_array_equal(one, other)

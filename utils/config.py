@@ -49,11 +49,6 @@ OWN_NAME_RULE = (
 )
 
 
-def _check_dataset(dataset):
-    if dataset not in RAW_NAMES and not OWN_NAME.fullmatch(dataset):
-        raise ValueError(f"unknown data set {dataset!r}, {OWN_NAME_RULE}; or one of {[*RAW_NAMES]}")
-
-
 def _full_data_dir():
     # Commands and notebooks start in different folders, and are to mean the same one.
     return (ROOT / Path(os.environ.get("FACELAB_DATA") or "data").expanduser()).resolve()
@@ -107,7 +102,8 @@ def is_sample_run(dataset):
     ValueError
         If that is no name for a data set, or ``FACELAB_SAMPLE`` is neither 0 nor 1.
     """
-    _check_dataset(dataset)
+    if dataset not in RAW_NAMES and not OWN_NAME.fullmatch(dataset):
+        raise ValueError(f"unknown data set {dataset!r}, {OWN_NAME_RULE}; or one of {[*RAW_NAMES]}")
     setting = os.environ.get("FACELAB_SAMPLE", "")
     if setting not in ("", "0", "1"):
         raise ValueError(f"FACELAB_SAMPLE is {setting!r}, expected 1 (sample), 0 (full) or unset")
@@ -166,7 +162,6 @@ def imagenet_path():
 
 def prepared_dir(dataset, split_name="default"):
     """Folder of the prepared class folders; the UTKFace split of the report has its own."""
-    _check_dataset(dataset)
     name = dataset if split_name == "default" else f"{dataset}_{split_name}"
     return SAMPLE_DIR / name if is_sample_run(dataset) else _prepared(name)
 
@@ -184,11 +179,6 @@ def runs_dir(dataset):
 def runs_dirs():
     """All folders of runs, of which the first counts: on full data or one's own, on the sample."""
     return sorted({runs_dir(dataset) for dataset in (*RAW_NAMES, "mine")})
-
-
-def tune_dir(dataset, name):
-    """Folder of the studies that search the recipe of our run `name`."""
-    return output_dir(dataset) / "tune" / name
 
 
 def banner(dataset):

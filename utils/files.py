@@ -33,6 +33,12 @@ PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "SUN", "J
 PHONE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; see MAX_PIXELS
 
+# What a file that is damaged or of another kind raises where it is read.
+DAMAGE = (
+    *(EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, csv.Error),
+    *(OSError, ValueError, RuntimeError, struct.error, pickle.UnpicklingError),
+    *(LookupError, OverflowError, MemoryError),
+)
 GET_AGAIN = "get it again"
 UNPACK = "get it again, or unpack it and give the folder or file that comes out"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -201,11 +207,7 @@ def refuse_damaged(path, advice=UNPACK):
     """
     try:
         yield
-    except (
-        *(EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, csv.Error),
-        *(OSError, ValueError, RuntimeError, struct.error, pickle.UnpicklingError),
-        *(LookupError, OverflowError, MemoryError),
-    ) as error:
+    except DAMAGE as error:
         if str(path) in str(error) or getattr(error, "filename", None) is not None:
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -267,12 +269,6 @@ def read_table(path, advice=GET_AGAIN, columns=(), **settings):
         table = pd.read_csv(path, **settings)
     _check_names(path, columns, table, advice)
     return table
-
-
-def read_arrays(path, advice=GET_AGAIN):
-    """Read a ``.npz`` file as dict of name to numpy.ndarray; parameters, errors as `read_json`."""
-    with refuse_damaged(path, advice), np.load(path) as stored:
-        return dict(stored)
 
 
 def remove(path):

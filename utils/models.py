@@ -1,4 +1,4 @@
-"""The architectures, one builder each, uncompiled; and models on disk.
+"""The architectures, one builder each, uncompiled.
 
 Every model is functional, takes pixels in 0..255 and scales them in its first layer, so input of
 the wrong range cannot happen. Its last layer is a softmax over the classes, in float32 also under
@@ -333,23 +333,22 @@ def _set_imagenet_weights(base, random_layers):
     wanted = [x for x in base.layers if x.weights and x.name not in random_layers]
     path = config.imagenet_path()
     if path.is_file():
+        missing = []
         with np.load(path) as stored:
-            keys = {
-                layer.name: [
+            for layer in wanted:
+                arrays = [
                     # Of older Keras, a depthwise kernel is called depthwise_kernel.
-                    key
+                    stored[key]
                     for weight in layer.weights
                     for key in stored.files
                     if key.startswith(f"{layer.name}__") and key.endswith(weight.name)
                 ]
-                for layer in wanted
-            }
-            missing = [x.name for x in wanted if len(keys[x.name]) < len(x.weights)]
-            if missing:
-                print(f"{path.name} has no weights for {', '.join(missing)}: they start at random")
-            for layer in wanted:
-                if layer.name not in missing:
-                    layer.set_weights([stored[key] for key in keys[layer.name]])
+                if len(arrays) == len(layer.weights):
+                    layer.set_weights(arrays)
+                else:
+                    missing.append(layer.name)
+        if missing:
+            print(f"{path.name} has no weights for {', '.join(missing)}: they start at random")
         return
     try:
         source = keras.applications.MobileNet(

@@ -54,36 +54,8 @@ BOX_CHANGES = {
 }
 
 
-def corrupt(images, name, severity):
-    """Change images as a camera might.
-
-    Taught in notebooks 03 and 04.
-
-    Parameters
-    ----------
-    images : numpy.ndarray, uint8, 0..255, (n, height, width, channels)
-    name : str
-        Key of `CORRUPTIONS`.
-    severity : float
-        One of its severities, or another value of the same unit.
-
-    Returns
-    -------
-    numpy.ndarray, uint8, 0..255, (n, height, width, channels)
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown.
-    """
-    if name not in CORRUPTIONS:
-        raise ValueError(f"corruption is {name!r}, expected one of {sorted(CORRUPTIONS)}")
-    change, _ = CORRUPTIONS[name]
-    return _changed(images, lambda image: change(image, severity))
-
-
-def _changed(images, change):
-    changed = [change(image.astype(np.float32)) for image in images]
+def _changed(images, change, *severity, **by):
+    changed = [change(image.astype(np.float32), *severity, **by) for image in images]
     return np.clip(np.rint(np.stack(changed)), 0, 255).astype(np.uint8).reshape(images.shape)
 
 
@@ -112,9 +84,9 @@ def accuracy_by_severity(run):
         face_input = run.contract.face_input
         images, y_true, _ = load_images(prepared, "test", face_input, run.class_names)
         rows = []
-        for name, (_, severities) in CORRUPTIONS.items():
+        for name, (change, severities) in CORRUPTIONS.items():
             for severity in severities:
-                changed = corrupt(images, name, severity)
+                changed = _changed(images, change, severity)
                 scores = evaluate(y_true, model.predict(changed, batch_size=256, verbose=0))
                 rows.append({"corruption": name, "severity": severity, **scores})
         table = pd.DataFrame(rows).drop(columns=["correct", "macro_f1"])
@@ -160,7 +132,7 @@ def jitter_of(run):
 
         predict = partial(model.predict, batch_size=256, verbose=0)
         moved = {
-            name: average_mirrored(predict, _changed(images, partial(_move, **by)))
+            name: average_mirrored(predict, _changed(images, _move, **by))
             for name, by in BOX_CHANGES.items()
         }
         with replaced_when_done(path) as unfinished:

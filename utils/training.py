@@ -30,10 +30,9 @@ from utils.data.prepared import fingerprint
 from utils.evaluation import evaluate
 from utils.files import read_json, remove, replaced_when_done, sha256_of, write_json
 from utils.models import count_parameters
-from utils.networks.contract import OWN_ARCHITECTURE, ModelContract
+from utils.networks.contract import OWN_ARCHITECTURE, WEIGHTS_NAME, ModelContract
 from utils.networks.precision import with_policy
 from utils.networks.storage import (
-    WEIGHTS_NAME,
     check_that_it_loads,
     load_architecture_and_weights,
     save_architecture_and_weights,
@@ -90,8 +89,6 @@ class Run:
         """Loss, accuracy and seconds of each epoch: pandas.DataFrame indexed by epoch, from 1."""
         # As text first: pandas 2 reads numbers but for their last digit.
         table = pd.read_csv(self.folder / "history.csv", dtype=str).astype(float)
-        # One reference was killed between two files, and has the line of an epoch twice.
-        table = table.drop_duplicates("epoch", keep="last")
         table["epoch"] = table["epoch"].astype(int) + 1
         return table.set_index("epoch")
 
@@ -527,13 +524,11 @@ def load_run(name):
 
 
 def _find(name, folders):
-    finished = {}
-    for folder in reversed(folders):  # of two runs of a name, that in the first one counts
-        finished |= load_runs(folder)[0]
-    if name not in finished:
-        where = " or ".join(str(folder) for folder in folders)
-        raise FileNotFoundError(f"no finished run {name!r} in {where}, there are {list(finished)}")
-    return finished[name]
+    found = [run for folder in folders if (run := Run(folder / name)).is_finished]
+    if not found:
+        where = " or ".join(f"{folder} (there are {[*load_runs(folder)[0]]})" for folder in folders)
+        raise FileNotFoundError(f"no finished run {name!r} in {where}")
+    return found[0]  # of two runs of a name, that on full data
 
 
 def load_runs(folder):

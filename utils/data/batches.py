@@ -271,17 +271,8 @@ class Batches:
 
     def of(self, split):
         """The same for another split, with its own labels."""
-        return load_batches(
-            self.prepared.dataset,
-            split,
-            self.face_input,
-            self.class_names,
-            self.split_name,
-            self.batch_size,
-            self.augmentation,
-            self.mixup,
-            self.seed,
-        )
+        data = self.prepared.dataset, split, self.face_input, self.class_names, self.split_name
+        return load_batches(*data, self.batch_size, self.augmentation, self.mixup, self.seed)
 
     @property
     def given(self):

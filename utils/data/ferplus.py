@@ -9,17 +9,9 @@ from utils.files import read_table
 from utils.preprocessing import EMOTIONS
 
 RAW_NAMES = ("fer2013new.csv", "ferplus_votes.csv")
-# What else people could answer; it has no class in FER-2013.
+# In the order of EMOTIONS; then what else people could answer, without a class in FER-2013.
+COLUMNS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 OTHER_COLUMNS = ("contempt", "unknown", "NF")
-COLUMNS = {
-    "angry": "anger",
-    "disgust": "disgust",
-    "fear": "fear",
-    "happy": "happiness",
-    "sad": "sadness",
-    "surprise": "surprise",
-    "neutral": "neutral",
-}
 USAGES = {"train": "Training", "valid": "PublicTest", "test": "PrivateTest"}
 
 
@@ -53,7 +45,7 @@ def load_votes(split, prepared=None, path=None, all_answers=False):
         does not keep the order of its rows.
     """
     path = path or config.raw_path("fer2013", RAW_NAMES)
-    columns = [COLUMNS[name] for name in EMOTIONS] + all_answers * list(OTHER_COLUMNS)
+    columns = [*COLUMNS, *(all_answers * OTHER_COLUMNS)]
     votes = read_table(path, "get fer2013new.csv of FERPlus", ("Usage", *columns))
     if not all(kind.kind in "iu" for kind in votes[columns].dtypes):
         raise ValueError(f"{path} has votes that are no whole numbers: get it again")

@@ -18,7 +18,7 @@ SIDE = 200  # of the aligned and cropped form
 MAX_AGE = 116  # README of UTKFace: ages from 0 to 116
 
 # Dates have 16 to 18 digits and the tails vary (".jpg.chip.jpg", " .jpg", "jpg.chip.jpg").
-NAME = re.compile(r"^(?P<age>\d{1,3})_(?P<gender>[01])_(?P<race>[0-4])_\d{14,}")
+FIELDS = {"age": r"\d{1,3}", "gender": "[01]", "race": "[0-4]", "date": r"\d{14,}.*"}
 
 # Validation and test sizes: a share of the usable images, or images of (female, male).
 SPLIT_SIZES = {"default": (0.10, 0.10), "report": ((200, 200), (100, 100))}
@@ -110,25 +110,16 @@ def parse_name(name):
     ValueError
         If a field is missing or impossible, with the field.
     """
-    match = NAME.match(name)
-    if match:
-        age = int(match["age"])
-        if age > MAX_AGE:
-            raise ValueError(f"age {age}, the data set ends at {MAX_AGE}")
-        return {
-            "age": age,
-            "label": GENDER_CODES[int(match["gender"])],
-            "race": RACES[int(match["race"])],
-        }
     fields = name.split(".")[0].split("_")
-    if len(fields) < 4:
+    if len(fields) < len(FIELDS):
         raise ValueError(f"{len(fields)} fields instead of 4: gender or race is missing")
-    for field, value, allowed in zip(
-        ("age", "gender", "race"), fields, (r"\d{1,3}", r"[01]", r"[0-4]")
-    ):
-        if not re.fullmatch(allowed, value):
+    for (field, pattern), value in zip(FIELDS.items(), fields):
+        if not re.fullmatch(pattern, value, re.DOTALL):
             raise ValueError(f"{field} {value!r}")
-    raise ValueError(f"date {fields[3]!r}")
+    age, gender, race = map(int, fields[:3])
+    if age > MAX_AGE:
+        raise ValueError(f"age {age}, the data set ends at {MAX_AGE}")
+    return {"age": age, "label": GENDER_CODES[gender], "race": RACES[race]}
 
 
 def draw_splits(labels, valid_size, test_size, seed):

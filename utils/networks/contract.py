@@ -9,6 +9,7 @@ from utils.preprocessing import FaceInput
 PIXEL_RANGE = (0, 255)
 SHIPPED_NAME = "network.npz"  # in the folder of a run
 OWN_ARCHITECTURE = "architecture.json"  # of a run, whose network may be from a notebook's cell
+WEIGHTS_NAME = "model.weights.h5"  # beside it
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,15 @@ import numpy as np
 
 from utils.files import replaced_when_done, sha256_of
 from utils.models import BUILDERS, add_head
-from utils.networks.contract import OWN_ARCHITECTURE, find_network
+from utils.networks.contract import OWN_ARCHITECTURE, WEIGHTS_NAME, find_network
 from utils.networks.precision import uncompiled
 from utils.preprocessing import YEARS
-
-WEIGHTS_NAME = "model.weights.h5"
 
 
 def save_architecture_and_weights(model, folder):
     """Save the report's pair of files: ``architecture.json`` and ``model.weights.h5``."""
     folder, model = Path(folder), uncompiled(model)
-    with replaced_when_done(folder / "architecture.json") as partial:
+    with replaced_when_done(folder / OWN_ARCHITECTURE) as partial:
         partial.write_text(model.to_json(indent=1), encoding="utf-8")
     with replaced_when_done(folder / WEIGHTS_NAME) as partial:
         model.save_weights(partial)
@@ -50,7 +48,7 @@ def load_architecture_and_weights(folder):
 
 def load_architecture(folder):
     """Build the network of an ``architecture.json``, with new weights: keras.Model."""
-    text = (Path(folder) / "architecture.json").read_text(encoding="utf-8")
+    text = (Path(folder) / OWN_ARCHITECTURE).read_text(encoding="utf-8")
     return keras.models.model_from_json(text)
 
 

@@ -20,30 +20,17 @@ class RenewStatistics(keras.callbacks.Callback):
         self.batches = batches
 
     def on_train_end(self, logs=None):
-        """Change the statistics of the model that was trained."""
-        renew_statistics(self.model, self.batches.dataset())
-
-
-def renew_statistics(model, dataset):
-    """Replace the means and variances of batch normalisation by averages over all batches.
-
-    What was learned stays as it is, and dropout is off.
-
-    Parameters
-    ----------
-    model : keras.Model
-    dataset : iterable of (images, labels)
-    """
-    layers = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
-    dropouts = [x for x in model.layers if isinstance(x, keras.layers.Dropout)]
-    momenta, rates = [x.momentum for x in layers], [x.rate for x in dropouts]
-    for dropout in dropouts:
-        dropout.rate = 0
-    for number, (images, _) in enumerate(dataset):
-        for layer in layers:
-            layer.momentum = number / (number + 1)  # makes the moving average a plain one
-        model(images, training=True)
-    for layer, momentum in zip(layers, momenta):
-        layer.momentum = momentum
-    for dropout, rate in zip(dropouts, rates):
-        dropout.rate = rate
+        """Replace means and variances by averages over all batches, without dropout."""
+        layers = [x for x in self.model.layers if isinstance(x, keras.layers.BatchNormalization)]
+        dropouts = [x for x in self.model.layers if isinstance(x, keras.layers.Dropout)]
+        momenta, rates = [x.momentum for x in layers], [x.rate for x in dropouts]
+        for dropout in dropouts:
+            dropout.rate = 0
+        for number, (images, _) in enumerate(self.batches.dataset()):
+            for layer in layers:
+                layer.momentum = number / (number + 1)  # makes the moving average a plain one
+            self.model(images, training=True)
+        for layer, momentum in zip(layers, momenta):
+            layer.momentum = momentum
+        for dropout, rate in zip(dropouts, rates):
+            dropout.rate = rate

@@ -1,0 +1,18 @@
+"""Texts from somebody's file, for a message or a page: printable and short."""
+
+
+def plain(text, kept=""):
+    """Text without control characters and without halves of characters, which no file can hold."""
+    return "".join(x if x.isprintable() or x in kept else " " for x in str(text))
+
+
+def shown(text, limit=120):
+    """The same, no longer than it may be."""
+    text = plain(text)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def few(texts, number, separator=", "):
+    """The first texts, and how many more there are."""
+    more = len(texts) - number
+    return separator.join(texts[:number]) + (f"{separator}and {more} more" if more > 0 else "")
