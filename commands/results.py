@@ -43,7 +43,7 @@ def build_page():
     families = {
         name: markdown(tables.family_table(name), FAMILY_COLUMNS) for name in tables.FAMILIES
     }
-    pair = ("emotion_step_8_short_anti_aliased", "emotion_step_8_short")
+    blurred = ("emotion_step_8_short", "emotion_two_labels")
     after_ten_epochs = reference("emotion_final").facts["at_epoch"]["10"]["test"]
     camera = tables.camera_table()
     judged, _ = tables.answers(tables.OWN_LABELS, "valid", judge="agreed", clean=True)
@@ -59,7 +59,11 @@ def build_page():
         ours=_same_protocols(),
         camera=markdown(camera, CAMERA_COLUMNS),
         camera_n={key: int(camera[f"{key} n"].max()) for key in CAMERA_SCORES},
-        jitter_of_pair=[_percent(jitter_of(reference(x)).loc["any", "share"]) for x in pair],
+        jitter={
+            name: _percent(jitter_of(reference(name)).loc["any", "share"])
+            for each in blurred
+            for name in (each, f"{each}_anti_aliased")
+        },
         num_disgust=int((judged == EMOTIONS.index("disgust")).sum()),
         loop=tables.choose_for_loop(camera).partition(", ")[0],
         most_otherwise=round(100 * tables.MOST_OTHERWISE),

@@ -58,6 +58,8 @@ FAMILIES = {
         "emotion_two_labels": "outputs for labels and votes; camera changes",
         "emotion_two_labels, votes": "its output for votes",
         "emotion_two_labels, mean": "the mean of both, rare emotions raised",
+        "emotion_two_labels_anti_aliased": "12 more epochs, blur before each halving",
+        "emotion_two_labels_anti_aliased, votes": "its output for votes",
         "emotion_two_labels_patient": "patient teacher, half the epochs, stronger changes",
         "emotion_two_labels_patient, votes": "its output for votes",
         "gender_utk_64": "64 pixels, auxiliary heads for age and race",
@@ -113,6 +115,7 @@ LEARNED_FROM_VOTES = (
     "emotion_ferplus_camera",
     "emotion_two_labels, votes",
     "emotion_two_labels, mean",
+    "emotion_two_labels_anti_aliased, votes",
     "emotion_two_labels_patient, votes",
 )
 OWN_LABELS = "FER-2013's own labels"
@@ -162,6 +165,10 @@ CHANGES = (
     (
         *("two outputs, camera changes; 40 epochs", "emotion_two_labels"),
         *("emotion_fer_distilled", TAUGHT, "balanced recall and jitter gain"),
+    ),
+    (
+        *("12 more epochs, with that blur", "emotion_two_labels_anti_aliased"),
+        *("emotion_two_labels", TAUGHT, "jitter falls"),
     ),
     (
         *("patient teacher, half the epochs", "emotion_two_labels_patient"),
