@@ -266,25 +266,19 @@ def main(arguments=None):
         prog="python tasks.py results",
         description="Writes RESULTS.md and its figures from outputs/reference and outputs/peers.",
     )
-    parser.add_argument("--output", type=Path, default=config.ROOT / "RESULTS.md", help="the page")
-    parser.add_argument(
-        "--figures",
-        type=Path,
-        default=config.FIGURES_DIR,
-        help="folder of the figures (default: outputs/figures)",
-    )
-    options = parser.parse_args(arguments)
+    parser.parse_args(arguments)
+    output = config.ROOT / "RESULTS.md"
     try:
         tables.record()
         page = build_page()
-        with replaced_when_done(options.output) as partial:
+        with replaced_when_done(output) as partial:
             partial.write_text(page, encoding="utf-8")
-        print(f"page: {options.output}")
-        write_figures(options.figures)
-        write_moving_picture(options.figures / MOVING_PICTURE)
+        print(f"page: {output}")
+        write_figures(config.FIGURES_DIR)
+        write_moving_picture(config.FIGURES_DIR / MOVING_PICTURE)
     except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
-    print(f"figures: {options.figures}")
+    print(f"figures: {config.FIGURES_DIR}")
 
 
 if __name__ == "__main__":
