@@ -102,10 +102,14 @@ def test_a_network_that_fails_leaves_whole_files_too(tmp_path, clip_frames):
     assert len(list(open_source(tmp_path / "v.mp4"))) == 1
 
 
-def test_without_a_frame_there_is_no_video_but_a_reason(tmp_path, monkeypatch, classifier):
+def test_without_a_frame_there_is_nothing_new_but_a_reason(tmp_path, monkeypatch, classifier):
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: FakeCamera([]))
     monkeypatch.setattr(sources, "CAMERA_RETRY_SECONDS", 0)
-    summary = run(0, classifier, video_path=tmp_path / "v.mp4")
+    (tmp_path / "t.csv").write_text("of another day")
+    paths = {"video_path": tmp_path / "v.mp4", "csv_path": tmp_path / "t.csv"}
+    summary = run(0, classifier, **paths)
+    assert (tmp_path / "t.csv").read_text() == "of another day"
+    (tmp_path / "t.csv").unlink()
     assert summary.frames == 0 and "gave no frame" in summary.stop_reason
     assert not list(tmp_path.iterdir())
 

@@ -114,8 +114,7 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, classifi
     recording, failures = Recording(), []
 
     def keep_row(faces, frame, picture):
-        for face in faces:
-            write_row(csv_row(source, face))
+        write_rows(csv_row(source, face) for face in faces)
 
     def keep_picture(faces, frame, picture):
         recording.left_out += not submit_picture(write_picture, picture, source.seconds)
@@ -138,7 +137,7 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, classifi
             networks = classifier.emotion, classifier.gender
             names = [f"p_{name}" for x in networks for name in x.contract.class_names]
             columns = (*FACE_COLUMNS, *names, *["age"] * classifier.show_age)
-            write_row = stack.enter_context(csv_writer(csv_path, columns))
+            write_rows = stack.enter_context(csv_writer(csv_path, columns))
             recording._writers.append(keep_row)
         background = partial(_in_background, recording._failed, not source.live)
         if faces_folder:
@@ -200,13 +199,22 @@ def _in_background(failed, patient):
 
 @contextmanager
 def csv_writer(path, columns):
-    """Yield a function that appends a row."""
-    with replaced_when_done(path) as partial_path:
-        # Each row goes to the disk at once; names of files need not be text.
-        with open(partial_path, "w", 1, "utf-8", "backslashreplace", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(columns)
-            yield writer.writerow
+    """Yield a function that appends rows; until it is called, there is no file."""
+    writer = None
+    with ExitStack() as stack:
+
+        def write(rows):
+            nonlocal writer
+            if writer is None:
+                partial_path = stack.enter_context(replaced_when_done(path))
+                # Each row goes to the disk at once; names of files need not be text.
+                as_text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+                stream = stack.enter_context(open(partial_path, "w", buffering=1, **as_text))
+                writer = csv.writer(stream)
+                writer.writerow(columns)
+            writer.writerows(rows)
+
+        yield write
 
 
 @contextmanager
@@ -234,9 +242,9 @@ def face_writer(table, face_input):
         row["file"] = _write_anew(table.with_name(f"{name}.png"), encode_image(crop)).name
         seen_name = f"{name}_{face_input.width}x{face_input.height}.png"
         _write_anew(table.with_name(seen_name), encode_image(seen))
-        write_row(row.values())
+        write_rows([row.values()])
 
-    with csv_writer(table, FACE_COLUMNS) as write_row:
+    with csv_writer(table, FACE_COLUMNS) as write_rows:
         yield save
 
 
