@@ -29,14 +29,13 @@ def main(arguments=None):
         # What a recording left that was killed: the next one has another name.
         clear_leftovers(config.REALTIME_DIR)
         summary = _label(options)
+        if not summary.frames and summary.stop_reason == "interrupted":
+            raise KeyboardInterrupt
     except (ValueError, OSError, ImportError, cv2.error) as error:
         for line in (error, *getattr(error, "__notes__", ())):
             _say(f"error: {line}", "stderr")
         return 1
-    except KeyboardInterrupt:  # before the loop, which ends well by itself
-        _say("interrupted", "stderr")
-        return 130
-    if not summary.frames and summary.stop_reason == "interrupted":
+    except KeyboardInterrupt:  # before the first frame; later the loop ends well by itself
         _say("interrupted", "stderr")
         return 130
     if not summary.frames:

@@ -82,7 +82,7 @@ def ship(run, accuracy):
     FileNotFoundError
         If the weights are not on this machine.
     """
-    _prepared_of(run)
+    _prepared_of(run)  # other data are refused before anything is written
     model, mean, child_below = run.load_model(), {}, 0.0
     further = {x.name for x in model.layers} if len(model.outputs) > 1 else ()
     y_true, probabilities = run.predictions("valid")

@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import getpass
 import json
-import os
 import platform
 import re
 import subprocess
@@ -214,7 +213,7 @@ class Places:
 
     def __init__(self):
         names = {
-            config.ROOT / Path(os.environ.get("FACELAB_DATA") or "data").expanduser(): "data",
+            config.named_data_dir(): "data",
             config.ROOT: ".",
             Path(sys.prefix): "PYTHON",
             Path(sys.base_prefix): "PYTHON",

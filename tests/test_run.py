@@ -9,6 +9,7 @@ from commands import run as run_command
 from utils import config
 from utils.files import encode_image
 from utils.realtime import sources
+from utils.realtime.engine import Engine
 from utils.realtime.faces import DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL
 from utils.realtime.sources import open_source
 
@@ -51,10 +52,16 @@ def test_a_file_of_keras_is_no_name_of_a_network(capsys):
     assert "networks are known by name here (emotion_fer" in capsys.readouterr().err
 
 
-def test_ctrl_c_while_the_networks_load_is_answered_with_a_word(monkeypatch, capsys):
+def test_ctrl_c_before_the_first_frame_is_answered_with_a_word(tmp_path, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
+    camera = ["--source", "0", "--detector", "haar", "--no-display"]
+    with monkeypatch.context() as patched:
+        patched.setattr(cv2, "VideoCapture", lambda number: FakeCamera([noise()]))
+        patched.setattr(Engine, "label", interrupted)  # while the first frame is read
+        assert run_command.main([*camera, "--csv", str(tmp_path / "t.csv")]) == 130
+    assert capsys.readouterr().err.endswith("interrupted\n") and not list(tmp_path.iterdir())
     monkeypatch.setattr(run_command, "FaceClassifier", interrupted)
     assert run_command.main(["--no-display"]) == 130
     assert capsys.readouterr().err == "interrupted\n"

@@ -49,9 +49,14 @@ OWN_NAME_RULE = (
 )
 
 
-def _full_data_dir():
+def named_data_dir():
+    """The folder that ``FACELAB_DATA`` names, before links are followed."""
     # Commands and notebooks start in different folders, and are to mean the same one.
-    return (ROOT / Path(os.environ.get("FACELAB_DATA") or "data").expanduser()).resolve()
+    return ROOT / Path(os.environ.get("FACELAB_DATA") or "data").expanduser()
+
+
+def _full_data_dir():
+    return named_data_dir().resolve()
 
 
 def _is_download(folder):

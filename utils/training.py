@@ -267,15 +267,17 @@ def _check(model, name, train_batches, valid_batches, epochs):
 def _check_outputs(model, keep, batches):
     """Refuse what would be found out too late: another loss, outputs that are no probabilities."""
     images, labels = next(iter(batches.dataset()))
+    answers = model(images, training=False)
     try:
-        model.compute_loss(images, labels, model(images, training=False), training=False)
+        model.compute_loss(images, labels, answers, training=False)
     except ValueError as error:
         raise ValueError(
             "the loss does not fit the labels, which are one-hot (categorical_crossentropy does): "
             f"{str(error).splitlines()[0]}"
         ) from error
     # A network may have further outputs: the first is the class.
-    answers = keras.tree.flatten(keep(images, training=False))[0]
+    kept = answers if keep is model else keep(images, training=False)
+    answers = keras.tree.flatten(kept)[0]
     answers = keras.ops.convert_to_numpy(answers).astype(np.float32)
     expected = (len(images), len(batches.class_names))
     if answers.shape != expected or answers.min() < 0 or abs(answers.sum(axis=1) - 1).max() > 0.02:

@@ -188,11 +188,8 @@ def set_fields(recipe, settings):
         value = _read(name, text, known[name][0])
         if value == () and known[name][1]:
             raise ValueError(f"{name} cannot be empty")
+        least, below = _limits(name, value)
         numbers = value if isinstance(value, tuple) else (value,)
-        is_share = "dropout" in name or name in ("label_smoothing", "ema")
-        counts = isinstance(value, tuple) or name in ("epochs", "batch_size", "height", "width")
-        least, below = int(counts and not is_share), 1 if is_share else np.inf
-        below = 2**32 if name == "seed" else below
         if any(isinstance(x, (int, float)) and not least <= x < below for x in numbers):
             limit = f" and less than {below}" * (below < np.inf)
             raise ValueError(f"{name} cannot be {text}, expected {least} or more{limit}")
@@ -203,6 +200,16 @@ def set_fields(recipe, settings):
             name = "arguments"
         recipe = replace(recipe, **{name: value})
     return recipe
+
+
+def _limits(name, value):
+    """From where on the numbers of a setting may lie, and below what."""
+    if "dropout" in name or name in ("label_smoothing", "ema"):  # shares
+        return 0, 1
+    if name == "seed":
+        return 0, 2**32
+    is_count = isinstance(value, tuple) or name in ("epochs", "batch_size", "height", "width")
+    return int(is_count), np.inf
 
 
 def _read(name, text, kind):
