@@ -123,13 +123,10 @@ def open_study(folder, name, epochs):
     """
     folder.mkdir(parents=True, exist_ok=True)
     journal = folder / "journal.log"
-    # Optuna's own choice, a lock that is a link, needs a privilege under Windows; one that is a
-    # file works there and on network folders (NFS 3 and later).
     with refuse_damaged(journal, "move its folder away, and a new study begins"):
-        backend = JournalFileBackend(str(journal), JournalFileOpenLock(str(journal)))
         return optuna.create_study(
             study_name=name,
-            storage=optuna.storages.JournalStorage(backend),
+            storage=_storage(journal),
             direction="maximize",
             # Values that others are trying count as bad ones, so that nobody tries them again.
             sampler=optuna.samplers.TPESampler(constant_liar=True),
@@ -137,6 +134,20 @@ def open_study(folder, name, epochs):
             pruner=optuna.pruners.MedianPruner(n_warmup_steps=epochs // 4),
             load_if_exists=True,
         )
+
+
+def reference_study(name):
+    """Our study of a reference's recipe: optuna.Study, of which only the trials are known."""
+    return optuna.load_study(
+        study_name=None, storage=_storage(config.REFERENCE_DIR / f"{name}_study.log")
+    )
+
+
+def _storage(journal):
+    # Optuna's own choice, a lock that is a link, needs a privilege under Windows; one that is a
+    # file works there and on network folders (NFS 3 and later).
+    backend = JournalFileBackend(str(journal), JournalFileOpenLock(str(journal)))
+    return optuna.storages.JournalStorage(backend)
 
 
 @contextmanager

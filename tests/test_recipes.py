@@ -383,16 +383,18 @@ def ship_untrained(name, seed=0, recipe=SMALL):
 
 
 def test_teachers_give_half_of_each_label(prepared_workspace, handed_over, capsys):
-    teachers = [ship_untrained("one", seed=1), ship_untrained("two", seed=2)]
+    larger = replace(SMALL, height=24, width=24)
+    teachers = [ship_untrained("one", seed=1), ship_untrained("two", seed=2, recipe=larger)]
     taught = replace(SMALL, teachers=("one", "two"))
     train_recipe(taught, "taught")
     (call,) = handed_over
     assert "asking one and two" in capsys.readouterr().out
+    seen = [load_batches("fer2013", "train", x.face_input).images for x in (SMALL, larger)]
     for row in (5, 30):
         answers = [
             model(view.astype(np.float32), training=False).numpy()[0]
-            for model in teachers
-            for view in views(call.train.images[row : row + 1])
+            for model, images in zip(teachers, seen)
+            for view in views(images[row : row + 1])
         ]
         expected = np.sum(answers, axis=0) / 20 / 2
         expected[call.train.y_true[row]] += 0.5
@@ -409,13 +411,15 @@ def test_teachers_give_half_of_each_label(prepared_workspace, handed_over, capsy
 
 
 def test_patient_teachers_see_what_the_network_sees(prepared_workspace, handed_over):
-    teachers = [ship_untrained("one", seed=1), ship_untrained("two", seed=2)]
+    larger = replace(SMALL, height=24, width=24)
+    teachers = [ship_untrained("one", seed=1), ship_untrained("two", seed=2, recipe=larger)]
     changes = {"teachers": ("one", "two"), "patient": True, "augmentation": "strong"}
     train_recipe(replace(SMALL, auxiliary=("votes",), **changes), "taught")
     (call,) = handed_over
     seen = set()
     for images, labels in call.train.dataset():
-        answers = sum(model(images, training=False).numpy() for model in teachers) / 2
+        sizes = (images, tf.image.resize(images, (24, 24)))
+        answers = sum(model(x, training=False).numpy() for model, x in zip(teachers, sizes)) / 2
         own = 2 * labels[:, :7].numpy() - answers
         np.testing.assert_allclose(np.sort(own, axis=1), [[0] * 6 + [1]] * len(own), atol=1e-5)
         np.testing.assert_allclose(labels[:, 7:].numpy().sum(axis=1), 1, atol=1e-5)
@@ -446,9 +450,10 @@ def test_teachers_of_something_else_are_refused(prepared_workspace, handed_over)
     ship_untrained("five", recipe=replace(SMALL, class_names=FIVE_EMOTIONS))
     ship_untrained("colour", recipe=replace(SMALL, colour="rgb"))
     ship_untrained("gender", recipe=GENDER)
-    for name in ("five", "colour"):
-        with pytest.raises(ValueError, match=f"teacher {name} has the input .* expected"):
-            train_recipe(replace(SMALL, teachers=(name,)), "taught")
+    with pytest.raises(ValueError, match="teacher five has the classes .* expected"):
+        train_recipe(replace(SMALL, teachers=("five",)), "taught")
+    with pytest.raises(ValueError, match="teacher colour sees grey_as_rgb images, expected grey"):
+        train_recipe(replace(SMALL, teachers=("colour",), patient=True), "taught")
     with pytest.raises(FileNotFoundError, match="no finished run 'none'"):
         train_recipe(replace(SMALL, teachers=("none",)), "taught")
     # Trained on another split, it may know the test images.
@@ -486,7 +491,7 @@ def test_people_s_votes_are_what_is_learned(prepared_workspace, handed_over, cap
 def test_training_goes_on_from_shipped_weights(prepared_workspace, handed_over):
     shipped = ship_untrained("begun", seed=1)
     begun = {"initial_weights": "begun", "teachers": ("begun",), "arguments": {"widths": (8,)}}
-    train_recipe(replace(SMALL, **begun), "gone_on")
+    train_recipe(replace(SMALL, height=20, width=20, **begun), "gone_on")  # larger images
     (call,) = handed_over
     for one, other in zip(shipped.get_weights(), call.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -497,11 +502,11 @@ def test_training_goes_on_from_shipped_weights(prepared_workspace, handed_over):
 def test_initial_weights_of_another_network_are_refused(workspace):
     ship_untrained("five", recipe=replace(SMALL, class_names=FIVE_EMOTIONS))
     ship_untrained("wider", recipe=replace(SMALL, arguments={"widths": [16]}))
-    ship_untrained("larger", recipe=replace(SMALL, height=32))
-    for name in ("five", "wider", "larger"):
-        with pytest.raises(ValueError, match=f"{name} has another input, .* cannot go on"):
+    ship_untrained("colour", recipe=replace(SMALL, colour="rgb"))
+    for name in ("five", "wider", "colour"):
+        with pytest.raises(ValueError, match=f"{name} sees other colours, .* cannot go on"):
             build(replace(SMALL, initial_weights=name))
-    with pytest.raises(FileNotFoundError, match="no network 'none', there are five, larger"):
+    with pytest.raises(FileNotFoundError, match="no network 'none', there are colour, five"):
         build(replace(SMALL, initial_weights="none"))
 
 

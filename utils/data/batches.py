@@ -269,9 +269,10 @@ class Batches:
         # One call at a time: the layers' random state makes a parallel map depend on chance.
         return dataset.batch(self.batch_size).map(transform).prefetch(tf.data.AUTOTUNE)
 
-    def of(self, split):
-        """The same for another split, with its own labels."""
-        data = self.prepared.dataset, split, self.face_input, self.class_names, self.split_name
+    def of(self, split, face_input=None):
+        """The same for another split, or for a network of another input, with its own labels."""
+        seen = face_input or self.face_input
+        data = self.prepared.dataset, split, seen, self.class_names, self.split_name
         return load_batches(*data, self.batch_size, self.augmentation, self.mixup, self.seed)
 
     @property

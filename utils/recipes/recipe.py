@@ -80,7 +80,7 @@ class Recipe:
         once about the unchanged ones (Beyer et al. 2022, arXiv:2106.05237).
     initial_weights : str
         Name of a network of the same architecture from whose weights training goes on
-        (fine-tuning); empty for random ones.
+        (fine-tuning), of whatever input size; empty for random ones.
     auxiliary : tuple of {"age", "race", "votes", "years"}
         Further outputs, see `utils.recipes.auxiliary`.
     seed : int
@@ -247,7 +247,7 @@ def train_recipe(recipe, name, bfloat16=False, callbacks=()):
     ------
     FileNotFoundError, ValueError, RuntimeError
         See `utils.training.train`; also if a network that the recipe names is not there, or is
-        one of another input or other classes, or the recipe's labels are not known of its data.
+        one of other classes, or the recipe's labels are not known of its data.
     """
     _check_labels(recipe)
     capabilities = compute_capabilities()
@@ -348,12 +348,13 @@ def build(recipe, policy="float32"):
         keras.config.set_dtype_policy(before)
     if recipe.initial_weights:
         shipped, contract = load_network(recipe.initial_weights)
-        theirs = (contract.face_input, contract.class_names, _shapes(shipped))
-        ours = (recipe.face_input, recipe.classes, _shapes(model))
+        # Layers of equal weights may see images of another size.
+        theirs = (contract.face_input.colour, contract.class_names, _shapes(shipped))
+        ours = (recipe.face_input.colour, recipe.classes, _shapes(model))
         if theirs != ours:
             raise ValueError(
-                f"{recipe.initial_weights} has another input, other classes or other layers than "
-                "this recipe, expected the same: training cannot go on from its weights"
+                f"{recipe.initial_weights} sees other colours, or has other classes or other "
+                "layers than this recipe, expected the same: training cannot go on from its weights"
             )
         model.set_weights(shipped.get_weights())
     return model

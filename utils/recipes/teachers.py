@@ -42,30 +42,32 @@ def ask_teachers(names, batches, policy="float32"):
     FileNotFoundError
         If there is no such network.
     ValueError
-        If a teacher has another input or other classes, or learned on another split.
+        If a teacher has other classes, or learned on another split.
     """
     teachers = [_load(name, batches, policy) for name in names]
     checksum = hashlib.sha256(policy.encode() + batches.images.tobytes())
-    for _, weights_sha256 in teachers:
+    for _, _, weights_sha256 in teachers:
         checksum.update(weights_sha256.encode())
     path = config.output_dir(batches.prepared.dataset) / "answers" / f"{checksum.hexdigest()}.npy"
     if not path.is_file():
         print(f"asking {' and '.join(names)} about the training images ...")
-        plain = replace(batches, split="valid")  # read as that one is: in order and unchanged
-        answers = [
-            np.concatenate([model.predict_on_batch(x) for x, _ in plain.dataset(images=images)])
-            for model, _ in teachers
-            for images in views(batches.images)
-        ]
+        answers = []
+        for model, face_input, _ in teachers:
+            seen = batches.of("train", face_input)
+            plain = replace(seen, split="valid")  # read as that one is: in order and unchanged
+            answers += [
+                np.concatenate([model.predict_on_batch(x) for x, _ in plain.dataset(images=images)])
+                for images in views(seen.images)
+            ]
         with replaced_when_done(path) as partial:
             np.save(partial, np.mean(answers, axis=0))
     return np.load(path)
 
 
 def patient_teachers(names, batches, policy="float32"):
-    """Teachers that are asked about each batch as the network will see it.
+    """Teachers that are asked about each batch as the network will see it, but for its size.
 
-    Parameters, errors: see `ask_teachers`.
+    Parameters, errors: see `ask_teachers`; also if a teacher sees other colours.
 
     Returns
     -------
@@ -73,11 +75,20 @@ def patient_teachers(names, batches, policy="float32"):
         Takes images and labels of a batch; the first labels, those of the class, become half
         what the teachers say.
     """
-    teachers = [_load(name, batches, policy)[0] for name in names]
+    teachers = [_load(name, batches, policy) for name in names]
+    for name, (_, face_input, _) in zip(names, teachers):
+        if face_input.colour != batches.face_input.colour:
+            raise ValueError(
+                f"teacher {name} sees {face_input.colour} images, expected "
+                f"{batches.face_input.colour} ones: it is to be asked about the same"
+            )
     num_classes = len(batches.class_names)
 
     def teach(images, labels):
-        answers = sum(teacher(images, training=False) for teacher in teachers) / len(teachers)
+        answers = sum(
+            teacher(tf.image.resize(images, face_input.shape[:2]), training=False)
+            for teacher, face_input, _ in teachers
+        ) / len(teachers)
         mixed = (labels[:, :num_classes] + answers) / 2
         return tf.concat([mixed, labels[:, num_classes:]], axis=1)
 
@@ -85,7 +96,7 @@ def patient_teachers(names, batches, policy="float32"):
 
 
 def _load(name, batches, policy):
-    """A teacher, folded as it only answers, and the checksum of its weights."""
+    """A teacher, folded as it only answers, its input, and the checksum of its weights."""
     split_name = "default"  # of all that is shipped
     if (config.PRETRAINED_DIR / f"{name}.npz").is_file():
         path, contract = find_network(name)
@@ -100,11 +111,10 @@ def _load(name, batches, policy):
             f"teacher {name} learned on the split {split_name!r} and may know validation and test "
             f"images of {batches.split_name!r}, expected one that learned on the latter"
         )
-    if (contract.face_input, contract.class_names) != (batches.face_input, batches.class_names):
+    if contract.class_names != batches.class_names:
         raise ValueError(
-            f"teacher {name} has the input {contract.face_input} and the classes "
-            f"{contract.class_names}, expected {batches.face_input} and {batches.class_names}"
+            f"teacher {name} has the classes {contract.class_names}, expected {batches.class_names}"
         )
     model = with_policy(fold_normalization(model), policy)
     model.jit_compile = False
-    return model, checksum
+    return model, contract.face_input, checksum
