@@ -13,12 +13,12 @@ from utils.training import load_runs
 
 
 def add_recipe_options(parser):
-    """Options that name one of our runs, change its recipe and say how to compute.
+    """Options that name one of our runs and change its recipe.
 
     Parameters
     ----------
     parser : argparse.ArgumentParser
-        Gets reference, settings (see `utils.recipes.recipe.set_fields`) and bfloat16.
+        Gets reference and settings (see `utils.recipes.recipe.set_fields`).
 
     Returns
     -------
@@ -47,11 +47,6 @@ def add_recipe_options(parser):
             metavar="N",
             help=f"{meaning}: short for --set {field}=N",
         )
-    parser.add_argument(
-        "--bfloat16",
-        action="store_true",
-        help="compute in bfloat16 on a processor: faster on those with AMX; a GPU is asked itself",
-    )
     return references
 
 
@@ -78,7 +73,7 @@ def main(arguments=None):
     try:
         recipe = set_fields(Recipe.of_reference(references[options.reference]), options.settings)
         refuse_sample(recipe.dataset)
-        run = train_recipe(recipe, options.name or options.reference, options.bfloat16)
+        run = train_recipe(recipe, options.name or options.reference)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -212,7 +212,7 @@ def run_number(trial):
     return trial.user_attrs.get("run", trial.number)
 
 
-def run_trial(study, trial, recipe, name, clean, bfloat16, end):
+def run_trial(study, trial, recipe, name, clean, end):
     """Train by a recipe with the values of a trial, and tell the study how good it was.
 
     Parameters
@@ -225,7 +225,6 @@ def run_trial(study, trial, recipe, name, clean, bfloat16, end):
     clean : numpy.ndarray, bool, (n,)
         Validation images that are not in the training split too; all of them are reported after
         each epoch, but these decide which trial is best.
-    bfloat16 : bool
     end : float
         See `StopBadTrial`.
 
@@ -239,7 +238,7 @@ def run_trial(study, trial, recipe, name, clean, bfloat16, end):
     run_name = f"{name}_trial_{run_number(trial)}"
     try:
         callbacks = [StopBadTrial(trial, end)]
-        run = train_recipe(set_fields(recipe, settings), run_name, bfloat16, callbacks)
+        run = train_recipe(set_fields(recipe, settings), run_name, callbacks)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
         print(f"{run_name}: has diverged")
@@ -366,15 +365,15 @@ def main(arguments=None):
                 with next_trial(study, folder, space, first, options.trials) as trial:
                     if trial is None:
                         break
-                    run_trial(study, trial, recipe, options.reference, clean, options.bfloat16, end)
+                    run_trial(study, trial, recipe, options.reference, clean, end)
         except TimeIsOver:
             print("the time is over: the same command goes on with this trial")
 
         if best := summarize(study, int(clean.sum())):
             changes = [x for x in settings if not x.startswith("epochs=")]
             changes = [f"--set {x}" for x in (*changes, *settings_of(best.params, recipe))]
-            whole = [f"--epochs {ours.epochs}", *["--bfloat16"] * options.bfloat16]
-            print("in full: python tasks.py train", options.reference, *changes, *whole)
+            whole = f"--epochs {ours.epochs}"
+            print("in full: python tasks.py train", options.reference, *changes, whole)
         accuracies = {x.value for x in study.trials if x.state == TrialState.COMPLETE}
         if len(accuracies) >= 3:
             with replaced_when_done(folder / "study.png") as partial:

@@ -66,7 +66,7 @@ TOLD = {
 
 def train_told(output):
     """Train a recipe whose network has a further output, under the name of that output."""
-    return train_recipe(TOLD[output], output, bfloat16=True)
+    return train_recipe(TOLD[output], output)
 
 
 class Slow(keras.callbacks.Callback):

@@ -11,6 +11,7 @@ from stand_ins import small_network
 
 from utils import config
 from utils.models import BUILDERS
+from utils.networks import precision
 from utils.networks.contract import SHIPPED_NAME, ModelContract, find_network, networks
 from utils.networks.folding import fold_normalization
 from utils.networks.precision import (
@@ -207,19 +208,35 @@ P100, T4, L4, OTHER_MAKER = (6, 0), (7, 5), (8, 9), (0, 0)
 
 
 @pytest.mark.parametrize(
-    "gpus, wanted, policy",
+    "gpus, gain, policy",
     [
-        ([], False, "float32"),
-        ([], True, "mixed_bfloat16"),
-        ([L4], False, "mixed_bfloat16"),
-        ([T4], True, "mixed_float16"),
-        ([P100], False, "mixed_float16"),
-        ([L4, T4], False, "mixed_float16"),
-        ([OTHER_MAKER], False, "float32"),
+        ([], 0.1, "float32"),
+        ([], 1.2, "float32"),
+        ([], 1.9, "mixed_bfloat16"),
+        ([L4], 0.1, "mixed_bfloat16"),
+        ([T4], 1.9, "mixed_float16"),
+        ([P100], 0.1, "mixed_float16"),
+        ([L4, T4], 0.1, "mixed_float16"),
+        ([OTHER_MAKER], 1.9, "float32"),
     ],
 )
-def test_precision_is_what_the_device_has(gpus, wanted, policy):
-    assert choose_policy(gpus, wanted) == policy
+def test_precision_is_what_the_device_is_fastest_in(gpus, gain, policy, monkeypatch):
+    monkeypatch.setattr(precision, "bfloat16_gain", lambda: gain)
+    assert choose_policy(gpus) == policy
+
+
+@pytest.mark.parametrize("slow", ["float32", "bfloat16"])
+def test_a_processor_is_asked_by_the_clock(monkeypatch, slow):
+    as_it_is, convolve = precision.bfloat16_gain.__wrapped__(), tf.nn.conv2d
+
+    def slowed(images, *arguments):
+        for _ in range(20 if images.dtype == slow else 1):
+            images = convolve(images, *arguments)
+        return images
+
+    monkeypatch.setattr(tf.nn, "conv2d", slowed)
+    changed = precision.bfloat16_gain.__wrapped__() / as_it_is
+    assert changed > 5 if slow == "float32" else 0 < changed < 1 / 5
 
 
 IMAGES = np.random.default_rng(0).normal(3, 2, (6, 5, 4, 3)).astype(np.float32)

@@ -1,11 +1,17 @@
-"""Trained in 16 bits where the device is made for it, kept in float32.
+"""Trained in 16 bits where the device is faster in them, kept in float32.
 
 Under bfloat16, Keras computes a batch's mean and variance by several operations in float32, which
 take a large part of a training step; TensorFlow has one operation for them.
 """
 
+import functools
+import time
+import timeit
+
 import keras
 import tensorflow as tf
+
+LEAST_GAIN = 1.5  # layers between convolutions lose a part of it
 
 
 def compute_capabilities():
@@ -15,28 +21,43 @@ def compute_capabilities():
     return [x.get("compute_capability", (0, 0)) for x in facts]
 
 
-def choose_policy(capabilities, bfloat16=False):
-    """In what to train, by the weakest of the GPUs.
+@functools.cache
+def bfloat16_gain():
+    """How many times as fast as in float32 this processor convolves in bfloat16.
+
+    Some are made for it (AMX, AVX-512 BF16), others emulate it, and TensorFlow does not say. The
+    time that counts is this process's own: others may be computing, too.
+    """
+    return _seconds_to_convolve("float32") / _seconds_to_convolve("bfloat16")
+
+
+def _seconds_to_convolve(dtype):
+    images, kernel = tf.ones((32, 12, 12, 128), dtype), tf.ones((3, 3, 128, 128), dtype)
+    convolve = tf.function(lambda: tf.nn.conv2d(images, kernel, 1, "SAME"))
+    convolve()  # traces
+    return timeit.timeit(lambda: convolve().numpy(), timer=time.process_time, number=20)
+
+
+def choose_policy(capabilities):
+    """In what to train: by the weakest of the GPUs or, without one, by the processor.
 
     Parameters
     ----------
     capabilities : list of tuple of int
         See `compute_capabilities`; empty without a GPU.
-    bfloat16 : bool
-        Wanted where no GPU decides: whether a processor is made for it, TensorFlow does not say.
 
     Returns
     -------
     str
         A policy of Keras: "mixed_bfloat16" from 8.0 on (A100, L4), "mixed_float16" from 6.0 on
-        (P100, T4), "float32" below, and on a processor unless `bfloat16` is wanted.
+        (P100, T4), "float32" below; on a processor "mixed_bfloat16" if it pays there.
     """
-    weakest = min(capabilities, default=(0, 0))
+    if not capabilities:
+        return "mixed_bfloat16" if bfloat16_gain() >= LEAST_GAIN else "float32"
+    weakest = min(capabilities)
     if weakest >= (8, 0):
         return "mixed_bfloat16"
-    if weakest >= (6, 0):
-        return "mixed_float16"
-    return "mixed_bfloat16" if bfloat16 else "float32"
+    return "mixed_float16" if weakest >= (6, 0) else "float32"
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):

@@ -225,17 +225,17 @@ def _read(name, text, kind):
         raise ValueError(f"{name} cannot be {text!r}, expected {expected}") from None
 
 
-def train_recipe(recipe, name, bfloat16=False, callbacks=()):
+def train_recipe(recipe, name, callbacks=()):
     """Train by a recipe, on all GPUs of this machine or on its processor.
+
+    It computes in what is fastest there, see `utils.networks.precision.choose_policy`; what is kept
+    is float32.
 
     Parameters
     ----------
     recipe : Recipe
     name : str
         Of the run in ``outputs/runs/``.
-    bfloat16 : bool
-        Compute in it on a processor: faster on those with AMX. What a GPU computes in is chosen by
-        what it has, see `utils.networks.precision.choose_policy`. What is kept is float32.
     callbacks : sequence of keras.callbacks.Callback
         Besides the recipe's own.
 
@@ -251,7 +251,7 @@ def train_recipe(recipe, name, bfloat16=False, callbacks=()):
     """
     _check_labels(recipe)
     capabilities = compute_capabilities()
-    policy = choose_policy(capabilities, bfloat16)
+    policy = choose_policy(capabilities)
     devices = [f"a GPU of compute capability {x}.{y}" for x, y in capabilities]
     print(f"{name}: computes in {policy} on {' and '.join(devices) or 'the processor'}")
     names = ("split_name", "batch_size", "augmentation", "mixup", "seed")
