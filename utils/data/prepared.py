@@ -379,7 +379,7 @@ def likeness_to_training(prepared, split):
 
     A picture that was stored twice, in another size, cut or quality, has other pixels each time,
     so it is no copy for `copies_of_training`; but small and grey both are nearly the same.
-    Taught in notebooks 03 and 04.
+    Taught in notebook 03.
 
     Parameters
     ----------
