@@ -13,12 +13,32 @@ def pytest_sessionstart(session):
     from utils import config
     from utils.files import remove
 
+    outputs = config.output_dir("fer2013")
+    # Yours on the sample come back at the end, or at that of the next tests.
+    if outputs.is_dir() and not _aside(outputs).exists():
+        outputs.rename(_aside(outputs))
     for leftover in (
-        config.output_dir("fer2013"),
+        outputs,
         *(config.prepared_dir(dataset) for dataset in config.RAW_NAMES),
         config.prepared_dir("utkface", "report"),
     ):
         remove(leftover)
+
+
+def pytest_sessionfinish(session):
+    if session.config.option.collectonly or hasattr(session.config, "workerinput"):
+        return
+    from utils import config
+    from utils.files import remove
+
+    outputs = config.output_dir("fer2013")
+    remove(outputs)
+    if _aside(outputs).is_dir():
+        _aside(outputs).rename(outputs)
+
+
+def _aside(folder):
+    return folder.with_name(f"{folder.name}_during_tests")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -164,29 +164,32 @@ def main(arguments=None):
     )
     parser.add_argument("--max-frames", type=int, default=300)
     options = parser.parse_args(arguments)
+    if options.max_frames < 2:
+        parser.error(f"--max-frames is {options.max_frames}, expected at least 2")
     try:
         with open_source(options.clip) as source:
             frames = [frame for frame, _ in zip(source, range(options.max_frames))]
         if len(frames) < 2:
             raise ValueError(f"{options.clip} has {len(frames)} frame, expected a clip")
         frames = enlarge_faces(frames)
+        rows = {"report's loop": time_frames(report_loop(), frames)}
+        fer = fer_loop()
+        if fer:
+            rows["fer, emotion only"] = time_frames(fer, frames)
+        else:
+            print("fer is not installed here; it was not timed")
+        clips = {f"{n * m} faces, 640x480": crowd(frames, n, m) for n, m in ((2, 2), (6, 5))}
+        ours = time_engines({"1 face": frames, **clips})
+        for (runtime, detector, faces), row in ours.items():
+            rows[f"{runtime}, {detector}, {faces}"] = row
+        detectors = dict.fromkeys(detector for _, detector, _ in ours)
+        seconds = {x: seconds_to_first_label(options.clip, x) for x in detectors}
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    rows = {"report's loop": time_frames(report_loop(), frames)}
-    fer = fer_loop()
-    if fer:
-        rows["fer, emotion only"] = time_frames(fer, frames)
-    else:
-        print("fer is not installed here; it was not timed")
-    clips = {f"{n * m} faces, 640x480": crowd(frames, n, m) for n, m in ((2, 2), (6, 5))}
-    ours = time_engines({"1 face": frames, **clips})
-    for (runtime, detector, faces), row in ours.items():
-        rows[f"{runtime}, {detector}, {faces}"] = row
     print(pd.DataFrame(rows).T.to_string(float_format="{:.2f}".format))
-    for detector in dict.fromkeys(key[1] for key in ours):
-        seconds = seconds_to_first_label(options.clip, detector)
-        print(f"from start to first labelled frame, {detector}: {seconds:.1f} s")
+    for detector, time_to_label in seconds.items():
+        print(f"from start to first labelled frame, {detector}: {time_to_label:.1f} s")
     return 0
 
 

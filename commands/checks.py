@@ -210,6 +210,7 @@ def _check_seconds(record):
     if not began:  # our oldest runs
         return
     allowed = (finished.replace(tzinfo=None) - began.replace(tzinfo=None)).total_seconds() + 2
+    allowed += timedelta(hours=1).total_seconds()  # the night in which clocks are set back
     if record.facts.get("resumed_after"):  # perhaps on a machine with another clock
         allowed += timedelta(days=1).total_seconds()
     if seconds.sum() > allowed:

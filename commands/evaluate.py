@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from commands.texts import path_of
 from commands.weights import find_folder, score_run
 from utils import config
 from utils.data.batches import views
@@ -153,8 +154,7 @@ def main(arguments=None):
         ("--utk", "UTKFace: folder of images, or .tar.gz"),
         ("--votes", "fer2013new.csv of FERPlus, with --fer a csv"),
     ):
-        # The shell leaves the ~ of --fer=~/fer2013.csv as it is.
-        parser.add_argument(name, type=lambda path: Path(os.path.expanduser(path)), help=text)
+        parser.add_argument(name, type=path_of, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--run", type=os.path.expanduser, help="folder or name of a run, whose weights are scored"

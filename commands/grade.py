@@ -18,7 +18,7 @@ import pandas as pd
 
 from commands import cells
 from commands.submissions import HEIGHT, WIDTH, Row, own_notebooks, read_students
-from commands.texts import few
+from commands.texts import few, path_of
 from utils import config
 from utils.files import replaced_when_done
 
@@ -129,7 +129,7 @@ def grade(folder, output):
         page = template.render(student=student, **settings)
         _write(output / student.page, page)
     pages = {(output / student.page).name for student in students}
-    for old in (output / "students").glob("[0-9][0-9]_*.html"):  # of a course graded before
+    for old in (output / "students").glob("[0-9]*_*.html"):  # of a course graded before
         if old.name not in pages:
             old.unlink()
     rows = list(table_rows(students))
@@ -152,9 +152,9 @@ def main(arguments=None):
         description="One page and one table from a folder with a zip (or folder) for each "
         "student, as python tasks.py submit makes them.",
     )
-    parser.add_argument("folder", type=Path, help="with the submissions")
+    parser.add_argument("folder", type=path_of, help="with the submissions")
     parser.add_argument(
-        "--output", type=Path, help="folder for the pages (default: outputs/reports/grades)"
+        "--output", type=path_of, help="folder for the pages (default: outputs/reports/grades)"
     )
     options = parser.parse_args(arguments)
     output = options.output or config.REPORTS_DIR / "grades"

@@ -6,10 +6,10 @@ python tasks.py prepare FOLDER --name masks --cut
 
 import argparse
 import sys
-from pathlib import Path
 
 import cv2
 
+from commands.texts import path_of
 from utils.data.own import prepare_own
 from utils.realtime.detection import open_detector
 
@@ -21,7 +21,7 @@ def main(arguments=None):
         description="Makes a data set of your own pictures: FOLDER holds a folder for each class. "
         "Your pictures are only read.",
     )
-    parser.add_argument("folder", metavar="FOLDER", type=Path)
+    parser.add_argument("folder", metavar="FOLDER", type=path_of)
     parser.add_argument("--name", default="mine", help="of the data set; default: mine")
     parser.add_argument(
         "--cut", action="store_true", help="cut out the face in each picture, as the loop does"

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from commands.checks import check, prepared_here, questions, read_references, reference_of
 from commands.records import UnfinishedRun, read_runs, run_folders
-from commands.texts import shown
+from commands.texts import path_of, shown
 from utils import config
 from utils.data.prepared import SPLITS
 from utils.evaluation import confusion, per_class
@@ -327,10 +327,13 @@ def main(arguments=None):
         prog="python tasks.py report", description="One HTML page from a folder of runs."
     )
     parser.add_argument(
-        "--runs", type=Path, default=config.RUNS_DIR, help="folder of runs (default: outputs/runs)"
+        "--runs",
+        type=path_of,
+        default=config.RUNS_DIR,
+        help="folder of runs (default: outputs/runs)",
     )
     parser.add_argument(
-        "--output", type=Path, help="the page (default: outputs/reports/report.html)"
+        "--output", type=path_of, help="the page (default: outputs/reports/report.html)"
     )
     parser.add_argument("--title", default="Gender and emotion: runs", help="heading of the page")
     options = parser.parse_args(arguments)

@@ -9,10 +9,10 @@ import signal
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import cv2
 
+from commands.texts import path_of
 from utils import config
 from utils.files import clear_leftovers
 from utils.realtime.detection import DETECTORS, open_detector
@@ -115,8 +115,7 @@ def _parse(arguments):
         ("--csv", "table of all faces; default of a file: beside the video"),
         ("--save-faces", "folder for the cut faces with their labels, of each face one a second"),
     ):
-        # The shell leaves the ~ of --output=~/x.webm as it is.
-        parser.add_argument(name, type=lambda path: Path(os.path.expanduser(path)), help=text)
+        parser.add_argument(name, type=path_of, help=text)
     parser.add_argument(
         "--age",
         action="store_true",

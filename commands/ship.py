@@ -16,8 +16,8 @@ from utils.data.ferplus import agreed, load_votes
 from utils.data.prepared import (
     copies_of_training,
     fingerprint,
+    load_images,
     load_prepared,
-    load_split,
     rows_of,
 )
 from utils.evaluation import (
@@ -222,9 +222,10 @@ def write_litert(path):
         If LiteRT lacks an operation of the network, which is then run by Keras.
     """
     contract = ModelContract.read(path.with_suffix(".json"))
-    dataset = contract.trained_on.split(",")[0]
-    images, y_true, _ = load_split(dataset, "valid", contract.face_input, contract.class_names)
     run = Run(path.parent) if path.name == SHIPPED_NAME else reference(path.stem)
+    batches = run.facts["made_of"]["batches"]
+    prepared = load_prepared(batches["dataset"], batches["split_name"])
+    images, y_true, _ = load_images(prepared, "valid", contract.face_input, contract.class_names)
     y_true, judged = _labels(run, y_true)
     model = build_with_weights(path, contract, with_age=True)
     expected = model.predict(images, verbose=0)
@@ -285,7 +286,8 @@ def main(arguments=None):
             run = load_run(options.name)
             contract, share = ship(run, options.accuracy)
             path = run.folder / SHIPPED_NAME
-            name = next(name for name, there in networks().items() if there == path)
+            # On a Mac, the name may have been typed in other letters than the folder's.
+            name = next((name for name, x in networks().items() if x.samefile(path)), options.name)
             if contract.votes_weight or contract.tau:
                 print(
                     f"{options.name}: people's votes count {contract.votes_weight:.0%}, and rare "
@@ -303,7 +305,7 @@ def main(arguments=None):
         if options.accuracy is not None:
             option = "gender" if contract.class_names == GENDERS else "emotion"
             print(f"python tasks.py run --{option} {name} loads {path.parent}")
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -26,7 +26,8 @@ MAX_NOTEBOOK = 30_000_000  # bytes
 MAX_MANIFEST = 2_000_000
 MAX_TEXT, MAX_QUESTION, MAX_OUTPUT = 4_000, 600, 1_000  # characters that are shown
 RUN_FILE = re.compile(rf"(?:.*/)?runs/([^/]+)/({'|'.join(map(re.escape, FILES))})")
-NOTEBOOK = re.compile(r"(?:.*/)?notebooks/([^/]+)\.ipynb")
+# A name that begins with a dot is what macOS packs beside a file.
+NOTEBOOK = re.compile(r"(?:.*/)?notebooks/([^./][^/]*)\.ipynb")
 DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # to Windows
 NUM_NAMED = 6  # of the files that were changed
 WIDTH, HEIGHT = 300, 110  # of a figure of curves

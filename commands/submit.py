@@ -25,6 +25,7 @@ from commands.checks import WEIGHTS_NAME
 from commands.packages import MANIFEST, code_checksums, pack
 from commands.records import DamagedRun, UnfinishedRun, read_run, run_folders
 from commands.report import build_report
+from commands.texts import path_of
 from utils import config
 from utils.files import remove, replaced_when_done
 
@@ -140,8 +141,9 @@ def _runs(weights, hide, missing):
         for name in RUN_FILES:
             if (folder / name).is_file():
                 content = (folder / name).read_bytes()
-                # The callbacks of a run may have been given paths.
-                content = hide.in_bytes(content) if name == "run.json" else content
+                if name == "run.json":  # callbacks may have been given paths, of any letters
+                    text = json.dumps(json.loads(content), indent=2, ensure_ascii=False)
+                    content = hide.in_text(text).encode()
                 members[f"runs/{folder.name}/{name}"] = content
         if weights and not (folder / WEIGHTS_NAME).is_file():
             missing.append(f"run {folder.name} has no weights ({WEIGHTS_NAME})")
@@ -245,10 +247,6 @@ class Places:
         )
         return self._words.sub("NAME", text) if self._words else text
 
-    def in_bytes(self, content):
-        """The bytes of a text file."""
-        return self.in_text(content.decode("utf-8")).encode("utf-8")
-
     def in_notebook(self, notebook):
         """A copy of a notebook, see `commands.cells.read_notebook`."""
         change = {"source": self.in_text, "outputs": self._in_outputs}
@@ -307,7 +305,9 @@ def main(arguments=None):
         "no absolute path, no name but the one that you give.",
     )
     parser.add_argument("--name", default="", help="of the student or group")
-    parser.add_argument("--output", type=Path, help="the zip (default: outputs/reports/NAME.zip)")
+    parser.add_argument(
+        "--output", type=path_of, help="the zip (default: outputs/reports/NAME.zip)"
+    )
     parser.add_argument("--weights", action="store_true", help="with the runs' weights")
     parser.add_argument("--faces", action="store_true", help="keep pictures that may show faces")
     options = parser.parse_args(arguments)

@@ -1,4 +1,7 @@
-"""Texts from somebody's file, for a message or a page: printable and short."""
+"""Texts from somebody's file or command line: printable and short, or a path."""
+
+import os
+from pathlib import Path
 
 
 def plain(text, kept=""):
@@ -10,6 +13,11 @@ def shown(text, limit=120):
     """The same, no longer than it may be."""
     text = plain(text)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def path_of(text):
+    """The path that was typed: cmd, PowerShell before 7.5, and ``--output=~/x`` leave the ~."""
+    return Path(os.path.expanduser(text))
 
 
 def few(texts, number, separator=", "):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils import config
+from utils import config, files
 from utils.files import (
     MAX_PIXELS,
     decode_image,
@@ -88,11 +88,27 @@ def test_a_file_that_is_open_elsewhere_is_said_to_be(tmp_path, monkeypatch):
 
     path.write_text("old")
     monkeypatch.setattr("os.replace", locked)
+    monkeypatch.setattr(files, "PATIENCE", (0, 0))
     with pytest.raises(PermissionError, match=r"table\.csv could not be replaced.*table_2\.csv"):
         with replaced_when_done(path) as partial:
             partial.write_text("whole")
     write_json(tmp_path / "other.json", {})
     assert path.read_text() == "old" and (tmp_path / "table_2.csv").read_text() == "whole"
+
+
+def test_a_file_that_is_open_for_a_moment_is_waited_for(tmp_path, monkeypatch):
+    replace, attempts = os.replace, []
+
+    def scanned(source, target):
+        attempts.append(target)
+        if len(attempts) < 3:
+            raise PermissionError("used by another process")
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", scanned)
+    monkeypatch.setattr(files, "PATIENCE", (0, 0))
+    write_json(tmp_path / "run.json", {})
+    assert names_in(tmp_path) == ["run.json"]
 
 
 def test_a_folder_is_replaced_only_if_it_is_known_as_ours(tmp_path):

@@ -222,7 +222,9 @@ def test_runs_of_the_same_name_as_folders_are_not_mixed(tmp_path):
 def test_folders_nested_and_packed_are_found(tmp_path):
     run = made_up.make_run(0)
     (tmp_path / "Anna_1_file").mkdir()
-    made_up.submission(tmp_path / "Anna_1_file" / "x.zip", made_up.members({"a": run}))
+    members = made_up.members({"a": run})
+    members["__MACOSX/x/notebooks/._03_emotion.ipynb"] = b"packed by macOS"
+    made_up.submission(tmp_path / "Anna_1_file" / "x.zip", members)
     (tmp_path / "Anna_1_file" / ".DS_Store").write_bytes(b"left by a file manager")
     (tmp_path / "Anna_1_file" / "onlinetext.html").write_text("what Anna typed beside it")
     for name, content in run.items():

@@ -147,6 +147,8 @@ def test_a_run_told_more_keeps_the_class_alone(prepared_workspace, bfloat16, mon
     assert "BatchNormalization" in kinds and "FusedBatchNormalization" not in kinds
     assert ("mixed_bfloat16" in made_of["precision"]) == bfloat16
     assert made_of["batches"]["labels"] == "classes with age, race"
+    # What was begun goes on, though the clock says otherwise on another day.
+    monkeypatch.setattr(precision, "bfloat16_gain", lambda: 2 - 2 * bfloat16)
     assert train_recipe(TOLD, "told") == run and len(load_runs(config.RUNS_DIR)[0]) == 1
 
 
@@ -533,6 +535,7 @@ def built_as(recipe):
         ({"auxiliary": ("age", "votes")}, "no labels for age"),
         ({"labels": "ferplus", "class_names": FIVE_EMOTIONS}, "5 classes has no labels for votes"),
         ({"auxiliary": ("votes",), "architecture": "final"}, "'final' takes no further outputs"),
+        ({"split_name": "report"}, "fer2013 has no split 'report'"),
     ],
 )
 def test_labels_that_the_data_lack_are_refused(workspace, changes, missing):
@@ -620,6 +623,8 @@ def test_any_plain_field_is_set_by_a_text_of_its_type(workspace, capsys):
     # Another architecture begins with its own defaults, and has arguments of its own.
     final = set_fields(SMALL, ["architecture=final", "arguments.dense_dropout=0.1,0.2,0"])
     assert (final.architecture, final.arguments) == ("final", {"dense_dropout": (0.1, 0.2, 0)})
+    scaled = set_fields(SMALL, ["architecture=mobilenet", "arguments.scaled_to=-1,0"])
+    assert scaled.arguments == {"scaled_to": (-1, 0)}
 
     write_reference("small", asdict(SMALL))
     for setting, said in (

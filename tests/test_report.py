@@ -282,9 +282,13 @@ def test_no_runs_make_a_page_of_missing_things(workspace, monkeypatch):
     assert "59.7%" in row_of(page, "finalised, trial 3"), "ours is there all the same"
 
 
-def test_the_command_writes_the_page_and_refuses_a_wrong_folder(runs_dir, tmp_path, capsys):
+def test_the_command_writes_the_page_and_refuses_a_wrong_folder(
+    runs_dir, tmp_path, capsys, monkeypatch
+):
     output = tmp_path / "pages" / "anna.html"
-    report.main(["--runs", str(runs_dir), "--output", str(output), "--title", "Anna"])
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path))
+    report.main(["--runs", str(runs_dir), "--output", "~/pages/anna.html", "--title", "Anna"])
     assert f"report: {output}" in capsys.readouterr().out
     assert "<h1>Anna</h1>" in output.read_text(encoding="utf-8")
     with pytest.raises(SystemExit) as stop:

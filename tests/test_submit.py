@@ -184,7 +184,9 @@ def test_nothing_in_it_says_whose_machine_it_is(quick_project, monkeypatch, caps
     write_notebook("05_realtime", content)
     facts = made_up.change_facts(
         made_up.make_run(1),
-        lambda x: x["made_of"].update(callbacks=[f"CSVLogger(filename={project}/log.csv)"]),
+        lambda x: x["made_of"].update(
+            callbacks=[f"CSVLogger(filename={project}/log.csv)", r"C:\Users\Jürgen Maier\x.csv"]
+        ),
     )
     write_run("logged", facts)
     write_run("cut", {"history.csv": b"x"})
@@ -192,7 +194,7 @@ def test_nothing_in_it_says_whose_machine_it_is(quick_project, monkeypatch, caps
     for name, content in files.items():
         stored = content.decode("utf-8", "ignore").replace(PICTURE, "")
         for word in (
-            *("annamaier", "annas-laptop", "benno", "cleo", "/mnt", "lab\\\\a", "Maier\\"),
+            *("annamaier", "annas-laptop", "benno", "cleo", "rgen", "/mnt", "lab\\\\a", "Maier\\"),
             str(project),
         ):
             assert word not in stored, (word, name)

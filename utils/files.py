@@ -15,6 +15,7 @@ import shutil
 import struct
 import tarfile
 import tempfile
+import time
 import zipfile
 import zlib
 from contextlib import contextmanager, suppress
@@ -41,6 +42,7 @@ DAMAGE = (
 )
 GET_AGAIN = "get it again"
 UNPACK = "get it again, or unpack it and give the folder or file that comes out"
+PATIENCE = (0.1, 0.2, 0.5, 1)  # seconds between attempts
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _numbers = itertools.count()
 
@@ -136,14 +138,14 @@ def _move(partial, target):
     old = partial.with_name(f"{partial.name}-old")
     try:
         if target.is_dir():
-            os.replace(target, old)
-        os.replace(partial, target)
+            _replace(target, old)
+        _replace(partial, target)
     except OSError as error:
         if old.is_dir() and not target.exists():
-            os.replace(old, target)
+            _replace(old, target)
         if isinstance(error, PermissionError):
             beside = free_name(target)
-            os.replace(partial, beside)
+            _replace(partial, beside)
             raise PermissionError(
                 f"{target} could not be replaced ({error}), probably because another program has "
                 f"it open: close it there; what was made is in {beside}"
@@ -157,6 +159,16 @@ def _move(partial, target):
         remove(old)
 
 
+def _replace(source, target):
+    """Rename; under Windows, virus scanners and the like hold a new file open for a moment."""
+    for wait in PATIENCE:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            time.sleep(wait)
+    return os.replace(source, target)
+
+
 def free_name(path):
     """A path or, where that is taken, NAME_2, NAME_3, ... : the first that is not."""
     others = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(2))
@@ -164,7 +176,8 @@ def free_name(path):
 
 
 def _machine():
-    return re.sub(r"\W", "_", platform.node())[:15]
+    # Nodes of a cluster may have names that begin alike, and are too long for a file's name.
+    return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
 def clear_leftovers(folder):

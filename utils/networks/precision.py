@@ -35,16 +35,21 @@ def _seconds_to_convolve(dtype):
     images, kernel = tf.ones((32, 12, 12, 128), dtype), tf.ones((3, 3, 128, 128), dtype)
     convolve = tf.function(lambda: tf.nn.conv2d(images, kernel, 1, "SAME"))
     convolve()  # traces
-    return timeit.timeit(lambda: convolve().numpy(), timer=time.process_time, number=20)
+    # As often as takes 0.2 seconds: under Windows this clock moves on in steps of 0.016.
+    timer = timeit.Timer(lambda: convolve().numpy(), timer=time.process_time)
+    number, seconds = timer.autorange()
+    return seconds / number
 
 
-def choose_policy(capabilities):
+def choose_policy(capabilities, begun_in=""):
     """In what to train: by the weakest of the GPUs or, without one, by the processor.
 
     Parameters
     ----------
     capabilities : list of tuple of int
         See `compute_capabilities`; empty without a GPU.
+    begun_in : str
+        Policies of a run that is to go on: on a processor they count more than its clock.
 
     Returns
     -------
@@ -53,7 +58,8 @@ def choose_policy(capabilities):
         (P100, T4), "float32" below; on a processor "mixed_bfloat16" if it pays there.
     """
     if not capabilities:
-        return "mixed_bfloat16" if bfloat16_gain() >= LEAST_GAIN else "float32"
+        pays = "bfloat16" in begun_in if begun_in else bfloat16_gain() >= LEAST_GAIN
+        return "mixed_bfloat16" if pays else "float32"
     weakest = min(capabilities)
     if weakest >= (8, 0):
         return "mixed_bfloat16"

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
+from utils import config
 from utils.data.batches import AUGMENTATIONS, load_batches
 from utils.data.ferplus import load_votes, soften
 from utils.models import BUILDERS
@@ -30,7 +31,7 @@ from utils.recipes.auxiliary import (
 )
 from utils.recipes.statistics import RenewStatistics
 from utils.recipes.teachers import ask_teachers, patient_teachers
-from utils.training import train
+from utils.training import Run, train
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,8 @@ def _limits(name, value):
         return 0, 1
     if name == "seed":
         return 0, 2**32
+    if name == "arguments.scaled_to":
+        return -np.inf, np.inf
     is_count = isinstance(value, tuple) or name in ("epochs", "batch_size", "height", "width")
     return int(is_count), np.inf
 
@@ -251,7 +254,7 @@ def train_recipe(recipe, name, callbacks=()):
     """
     _check_labels(recipe)
     capabilities = compute_capabilities()
-    policy = choose_policy(capabilities)
+    policy = choose_policy(capabilities, _begun_in(recipe, name))
     devices = [f"a GPU of compute capability {x}.{y}" for x, y in capabilities]
     print(f"{name}: computes in {policy} on {' and '.join(devices) or 'the processor'}")
     names = ("split_name", "batch_size", "augmentation", "mixup", "seed")
@@ -292,7 +295,15 @@ def train_recipe(recipe, name, callbacks=()):
         )
 
 
+def _begun_in(recipe, name):
+    """Policies of the run that was begun under a name; empty if there is none."""
+    run = Run(config.runs_dir(recipe.dataset) / name)
+    return run.facts["made_of"]["precision"] if run.is_begun else ""
+
+
 def _check_labels(recipe):
+    if recipe.split_name != "default" and recipe.dataset != "utkface":
+        raise ValueError(f"{recipe.dataset} has no split 'report', expected 'default'")
     asked = {*recipe.auxiliary, *["votes"] * (recipe.labels == "ferplus")}
     there = {"utkface": {"age", "race", "years"}, "fer2013": {"votes"}}[recipe.dataset]
     if recipe.classes != CLASSES[recipe.dataset]:
