@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from commands import tables
+from commands import tables, tune
 from utils import config
 from utils.data.fer import prepare_fer
 from utils.data.prepared import load_images
@@ -70,6 +70,12 @@ def draw_confusion_emotion():
     ax.set_yticklabels(f"{name}\n(n = {n:,})" for name, n in zip(EMOTIONS, matrix.sum(axis=1)))
     ax.set(title="", xlabel=f"said by {DEFAULT_EMOTION_MODEL}", ylabel="majority of people (FER+)")
     return figure
+
+
+def draw_study():
+    """How much learning rate and dropout matter to the report's network, and what was tried."""
+    study = tune.reference_study(tables.STUDIED)
+    return tune.draw(study, study.trials[0].distributions)
 
 
 def draw_robustness(names):
@@ -190,6 +196,7 @@ FIGURES = {
     ),
     "reliability": draw_reliability,
     "accuracy_by_age_and_race": draw_accuracy_by_age_and_race,
+    "study": draw_study,
     "frame": draw_frame,
     "sample_fer": partial(draw_sample, "fer2013"),
     "sample_utk": partial(draw_sample, "utkface"),

