@@ -153,7 +153,8 @@ def main(arguments):
     # What run needs does not include this project, whose build takes seconds.
     paths = [str(ROOT), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # notebooks import Keras before they import utils
+    import utils  # noqa: F401 (its settings are for what is started, too: notebooks import it late)
+
     # Paths among the options are meant from where the user is; -P: a utils.py there is not ours.
     start, cwd = ([PYTHON], ROOT) if command in ("test", "lab") else ([PYTHON, "-P"], None)
     process = subprocess.Popen([*start, *COMMANDS[command], *options], cwd=cwd)

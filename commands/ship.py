@@ -15,7 +15,6 @@ import numpy as np
 from utils.data.ferplus import agreed, load_votes
 from utils.data.prepared import (
     copies_of_training,
-    fingerprint,
     load_images,
     load_prepared,
     rows_of,
@@ -45,7 +44,7 @@ from utils.networks.storage import (
     save_network,
 )
 from utils.preprocessing import EMOTIONS, GENDERS, YEARS
-from utils.training import Run, load_run, reference
+from utils.training import Run, load_run, prepared_of, reference
 
 MAX_LOSS = 0.005  # of macro F1 and of calibration, where weights of 8 bits are taken
 MAX_YEARS = 0.5  # mean difference of the estimated age by 8 bits
@@ -82,7 +81,7 @@ def ship(run, accuracy):
     FileNotFoundError
         If the weights are not on this machine.
     """
-    _prepared_of(run)  # other data are refused before anything is written
+    prepared_of(run)  # other data are refused before anything is written
     model, mean, child_below = run.load_model(), {}, 0.0
     further = {x.name for x in model.layers} if len(model.outputs) > 1 else ()
     y_true, probabilities = run.predictions("valid")
@@ -151,21 +150,9 @@ def choose_mean(run):
     return mean, combine(answers, (1 - best[0], best[0]), prior, best[1])
 
 
-def _prepared_of(run):
-    """The data of a run; ValueError if those prepared here have other validation images."""
-    made_of = run.facts["made_of"]
-    prepared = load_prepared(made_of["batches"]["dataset"], made_of["batches"]["split_name"])
-    if made_of["data"]["valid"] != fingerprint(prepared)["valid"]:
-        raise ValueError(
-            f"{prepared.folder} holds other validation images than {run.name} answered, expected "
-            "the same: prepare the run's copy of the data, or train it again"
-        )
-    return prepared
-
-
 def faces_by_age(run):
     """What is known of a run's validation faces, the age it `said`, whether gender is `right`."""
-    prepared = _prepared_of(run)
+    prepared = prepared_of(run)
     y_true, probabilities = run.predictions("valid")
     return rows_of(prepared, "valid", run.class_names).assign(
         said=run.predictions("valid", output="years")[1] @ np.array(YEARS),

@@ -28,6 +28,13 @@ def test_the_bright_corner_speaks_for_bright(bright_spot_model):
     assert against.max() == 0, "nothing speaks for dark"
 
 
+def test_a_network_without_a_softmax_layer_is_refused():
+    inputs = keras.Input((12, 12, 1))
+    x = layers.Flatten()(layers.Conv2D(2, 3)(inputs))
+    with pytest.raises(ValueError, match="ends in a Dense, expected a softmax as a layer"):
+        grad_cam(keras.Model(inputs, layers.Dense(2, "softmax")(x)), np.zeros((12, 12, 1)))
+
+
 @pytest.mark.parametrize("name", ["compact", "final"])
 def test_every_place_of_our_networks_has_a_heat(name):
     keras.utils.set_random_seed(0)

@@ -260,6 +260,9 @@ def test_cut_pictures_are_no_whole_ones_and_what_follows_a_whole_one_does_no_har
             with pytest.raises(ValueError, match="no whole image"):
                 decode_image(cut + bytes(5000))
     np.testing.assert_array_equal(decode_image(encoded + b"a film, as phones append it"), whole)
+    if kind == "JPEG":  # bytes that fill may stand before each marker
+        filled = encoded[:2] + b"\xff" + encoded[2:]
+        np.testing.assert_array_equal(decode_image(filled), whole)
 
 
 def png_of(width, height):

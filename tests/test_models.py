@@ -118,6 +118,14 @@ def test_mobilenet_takes_downloaded_weights(source_of_weights, workspace, monkey
     check_weights(model, source_of_weights)
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"weights": "Imagenet"}, {"random_layers": ("conv_pw_33",), "weights": None}]
+)
+def test_mobilenet_refuses_what_it_does_not_know(arguments):
+    with pytest.raises(ValueError, match="Imagenet|conv_pw_33"):
+        BUILDERS["mobilenet"](LARGE, 7, **arguments)
+
+
 def test_mobilenet_without_network_says_what_to_do(workspace, monkeypatch):
     build = keras.applications.MobileNet
 

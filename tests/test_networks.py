@@ -191,6 +191,21 @@ def test_folded_batch_normalisation_changes_no_answer(name, arguments, stay):
     np.testing.assert_allclose(outputs(folded), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("settings", [{"scale": False}, {"center": False}])
+def test_a_sequential_network_is_folded_whatever_its_normalisation_learns(settings):
+    keras.utils.set_random_seed(0)
+    layers = [
+        *(keras.Input((6, 6, 3)), keras.layers.Conv2D(4, 3)),
+        *(keras.layers.BatchNormalization(**settings), keras.layers.Flatten()),
+    ]
+    model = keras.Sequential(layers)
+    model.layers[1].set_weights([np.full(4, value, "float32") for value in (2, 0.5, 3)])
+    images = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
+    folded = fold_normalization(model)
+    assert len(folded.layers) == len(model.layers)  # an input more, a normalisation less
+    np.testing.assert_allclose(folded(images), model(images, training=False), atol=1e-5)
+
+
 def test_a_convolution_that_others_need_as_well_is_not_folded():
     inputs = keras.Input((6, 6, 3))
     x = keras.layers.Conv2D(4, 3, padding="same")(inputs)

@@ -108,6 +108,8 @@ def test_all_files_are_counted_and_persons_and_copies_stay_in_one_split(workspac
         "{:04}.png",  # no name but a number
         "IMG_{}.jpg.png",  # the camera's, the same for all
         "IMG-202407{:02}-WA0003.png",  # a day is no person
+        "Screenshot 2024-05-01 at 10.{:02}.22.png",  # nor a minute
+        "Photo on 5-1-24 at 10.{:02} AM #2.png",
         "{}.png",
     ],
 )

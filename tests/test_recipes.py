@@ -623,6 +623,7 @@ def test_any_plain_field_is_set_by_a_text_of_its_type(workspace, capsys):
     # Another architecture begins with its own defaults, and has arguments of its own.
     final = set_fields(SMALL, ["architecture=final", "arguments.dense_dropout=0.1,0.2,0"])
     assert (final.architecture, final.arguments) == ("final", {"dense_dropout": (0.1, 0.2, 0)})
+    assert set_fields(replace(SMALL, teachers=("a",)), ["teachers="]).teachers == ()
     scaled = set_fields(SMALL, ["architecture=mobilenet", "arguments.scaled_to=-1,0"])
     assert scaled.arguments == {"scaled_to": (-1, 0)}
 

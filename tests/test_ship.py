@@ -206,7 +206,7 @@ def test_age_is_shipped_as_one_more_column(told_run, monkeypatch, capsys):
     facts["made_of"]["data"]["valid"]["sha256"] = "0"
     write_json(run.folder / "run.json", facts)
     assert command.main(["years", "--accuracy", "0.7"]) == 1
-    assert "other validation images than years answered" in capsys.readouterr().err
+    assert "holds other images than years learned from" in capsys.readouterr().err
 
 
 def test_the_mean_has_the_best_recall_of_those_that_leave_resting_faces_neutral(monkeypatch):

@@ -152,6 +152,11 @@ def test_a_film_whose_clock_is_wrong_has_an_even_pace(monkeypatch, times):
     assert seconds_of(monkeypatch, times, 25, 3)[0] == [0, 0.04, 0.08]
 
 
+def test_after_a_long_still_times_go_on(monkeypatch):
+    seconds, source = seconds_of(monkeypatch, [0, 40, 80_080, 81_080, 81_120], 25, 2028)
+    assert seconds == [0, 0.04, 0.08, 1.08, 1.12]
+
+
 def test_times_that_are_given_twice_do_not_add_up(monkeypatch):
     seconds, _ = seconds_of(monkeypatch, [0, 80, 80, 160, 160, 240, 240, 280], 25, 8)
     assert seconds == [0, 0.08, 0.12, 0.16, 0.2, 0.24, 0.28, 0.32]

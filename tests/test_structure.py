@@ -91,6 +91,22 @@ def test_functions_of_one_s_own_are_told_apart_by_what_they_compute():
     for other in (loss_with(2), describe(build(loss=another))):
         (found,) = differences(loss_with(1), other)
         assert found.startswith("loss loss ")
+    known = {"keras": keras, "FACTOR": 1}  # of a notebook: numbers of other cells count, too
+    exec("def loss(y, p):\n    return FACTOR * keras.losses.mean_squared_error(y, p)", known)
+    first, again = describe(build(loss=known["loss"])), describe(build(loss=known["loss"]))
+    known["FACTOR"] = 2
+    assert first == again != describe(build(loss=known["loss"]))
+
+    class Scaled(keras.losses.Loss):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def call(self, y_true, y_pred):
+            return self.factor * keras.losses.mean_squared_error(y_true, y_pred)
+
+    one, same, other = (describe(build(loss=Scaled(factor))) for factor in (1, 1, 2))
+    assert one == same and len(differences(one, other)) == 1
     functions = (keras.losses.mean_squared_error, keras.losses.categorical_crossentropy)
     assert differences(*(describe(build(loss=function)) for function in functions))
 

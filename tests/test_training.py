@@ -424,6 +424,23 @@ def test_early_stopping_ends_a_run_that_counts_as_finished(prepared_workspace):
     assert start() == run and content_of(run.folder) == before
 
 
+def test_images_that_are_prepared_anew_meanwhile_are_not_scored(prepared_workspace):
+    table = config.prepared_dir("fer2013") / "labels.csv"
+    labels = pd.read_csv(table)
+    drawn = [labels.assign(split=labels["split"].replace({"test": "valid", "valid": "test"}))]
+
+    class PreparesAnew(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            if drawn:
+                drawn.pop().to_csv(table, index=False)
+
+    with pytest.raises(ValueError, match="holds other images than small learned from"):
+        train_small("small", callbacks=[PreparesAnew()])
+    assert not Run(config.RUNS_DIR / "small").is_finished
+    labels.to_csv(table, index=False)  # the same seed
+    check_whole(train_small("small", callbacks=[PreparesAnew()]), epochs=2)
+
+
 def test_a_diverging_training_ends_in_a_sentence_and_leaves_its_name_free(prepared_workspace):
     def start(rate):
         return train_small("small", small_network(optimizer=keras.optimizers.SGD(rate)))

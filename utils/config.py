@@ -183,7 +183,7 @@ def runs_dir(dataset):
 
 def runs_dirs():
     """All folders of runs, of which the first counts: on full data or one's own, on the sample."""
-    return sorted({runs_dir(dataset) for dataset in (*RAW_NAMES, "mine")})
+    return sorted({runs_dir(dataset) for dataset in (*RAW_NAMES, "mine", DRAWN)})
 
 
 def banner(dataset):

@@ -5,6 +5,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from utils.networks.storage import only_class
+
 
 def grad_cam(model, image, class_index=None):
     """Heat map of the places that speak for a class (Selvaraju et al. 2017, arXiv:1610.02391).
@@ -14,10 +16,15 @@ def grad_cam(model, image, class_index=None):
     Parameters
     ----------
     model : keras.Model
-        A functional model with convolutions.
+        Functional, with convolutions, and an activation (softmax) as last layer.
     image : numpy.ndarray, 0..255, (height, width, channels)
     class_index : int, optional
         The predicted class by default.
+
+    Raises
+    ------
+    ValueError
+        If the network ends in something else.
 
     Returns
     -------
@@ -27,7 +34,13 @@ def grad_cam(model, image, class_index=None):
     # The last output that still has places: a pooled one has a single one.
     outputs = [layer.output for layer in model.layers if len(layer.output.shape) == 4]
     last = [output for output in outputs if output.shape[1] > 1][-1]
-    logits = model.get_layer("probabilities").input
+    softmax = only_class(model).layers[-1]
+    if not isinstance(softmax, (keras.layers.Activation, keras.layers.Softmax)):
+        raise ValueError(
+            f"the network ends in a {type(softmax).__name__}, expected a softmax as a layer by "
+            'itself: Dense(num_classes), then Activation("softmax")'
+        )
+    logits = softmax.input
     both = keras.Model(model.input, [last, logits])
     with tf.GradientTape() as tape:
         features, scores = both(image[None].astype(np.float32), training=False)

@@ -360,7 +360,8 @@ def _has_end(jpeg):
     """Whether the end marker follows the pixels: OpenCV fills what is missing with grey."""
     at = 2
     while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] != b"\xda":
-        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        is_fill = jpeg[at + 1 : at + 2] == b"\xff"  # any number of them may stand before a marker
+        at += 1 if is_fill else 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
     return jpeg.find(b"\xff\xd9", at) > 0
 
 

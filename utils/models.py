@@ -151,6 +151,8 @@ def build_mobilenet(
     ------
     ConnectionError
         If the ImageNet weights are neither at hand nor to be downloaded.
+    ValueError
+        If `weights` is something else, or a layer is none of MobileNet's.
     """
     inputs = keras.Input(input_shape)
     black, white = scaled_to
@@ -158,9 +160,13 @@ def build_mobilenet(
     base = keras.applications.MobileNet(
         input_tensor=x, include_top=False, pooling="avg", weights=None
     )
+    names = [layer.name for layer in base.layers]
+    if weights not in ("imagenet", None):
+        raise ValueError(f"weights is {weights!r}, expected 'imagenet' or None")
+    if unknown := {first_trainable, *random_layers} - set(names):
+        raise ValueError(f"MobileNet has no layers {sorted(unknown)}, expected some of {names}")
     if weights == "imagenet":
         _set_imagenet_weights(base, random_layers)
-    names = [layer.name for layer in base.layers]
     for layer in base.layers[: names.index(first_trainable)]:
         layer.trainable = False
     return keras.Model(inputs, _softmax(base.output, num_classes), name="mobilenet")

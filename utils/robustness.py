@@ -7,11 +7,12 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from utils.data.prepared import copies_of_training, load_images, load_prepared
+from utils.data.prepared import copies_of_training, load_images
 from utils.evaluation import evaluate, jitter
 from utils.files import replaced_when_done
 from utils.networks.storage import load_network, only_class
 from utils.preprocessing import average_mirrored
+from utils.training import prepared_of
 
 
 def _add_noise(image, deviation):
@@ -80,7 +81,7 @@ def accuracy_by_severity(run):
     """
     path = run.folder / "robustness.csv"
     if not path.is_file():
-        model, prepared = only_class(run.load_model()), _prepared(run)
+        model, prepared = only_class(run.load_model()), prepared_of(run)
         face_input = run.contract.face_input
         images, y_true, _ = load_images(prepared, "test", face_input, run.class_names)
         rows = []
@@ -93,11 +94,6 @@ def accuracy_by_severity(run):
         with replaced_when_done(path) as unfinished:
             table.to_csv(unfinished, index=False)
     return pd.read_csv(path)
-
-
-def _prepared(run):
-    batches = run.facts["made_of"]["batches"]
-    return load_prepared(batches["dataset"], batches["split_name"])
 
 
 def jitter_of(run):
@@ -126,7 +122,7 @@ def jitter_of(run):
     path = run.folder / "jitter.csv"
     if not path.is_file():
         model = load_network(run.name)[0] if run.is_reference else run.load_model()
-        prepared, face_input = _prepared(run), run.contract.face_input
+        prepared, face_input = prepared_of(run), run.contract.face_input
         images, _, _ = load_images(prepared, "valid", face_input, run.class_names)
         images = images[~copies_of_training(prepared, "valid", run.class_names)]
 

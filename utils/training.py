@@ -26,9 +26,9 @@ from tqdm.auto import tqdm
 
 from utils import config
 from utils.data.batches import views
-from utils.data.prepared import fingerprint
+from utils.data.prepared import fingerprint, load_prepared
 from utils.evaluation import evaluate
-from utils.files import read_json, remove, replaced_when_done, sha256_of, write_json
+from utils.files import GET_AGAIN, read_json, remove, replaced_when_done, sha256_of, write_json
 from utils.models import count_parameters
 from utils.networks.contract import OWN_ARCHITECTURE, WEIGHTS_NAME, ModelContract
 from utils.networks.precision import with_policy
@@ -67,7 +67,8 @@ class Run:
     @property
     def facts(self):
         """Content of ``run.json``."""
-        return read_json(self.folder / "run.json")
+        advice = GET_AGAIN if self.is_reference else "delete its folder and train it again"
+        return read_json(self.folder / "run.json", advice)
 
     @property
     def is_begun(self):
@@ -470,6 +471,7 @@ class _Record(keras.callbacks.Callback):
 
 def _score_and_keep(model, run, valid_batches, average_views):
     """Write predictions, weights and, last, that the run is finished."""
+    prepared_of(run)  # the test split may have been drawn anew since this training began
     model = with_policy(model)  # what computed in bfloat16 would be slow on the next machine
     predictions = {}
     further = [x for output in model.outputs[1:] for x in model.layers if x.output is output]
@@ -500,6 +502,24 @@ def _score_and_keep(model, run, valid_batches, average_views):
     for path in _checkpoints(run.folder):
         remove(path)
     print(f"{run.name}: {scores['accuracy']:.1%} of {scores['n']:,} validation images")
+
+
+def prepared_of(run):
+    """The data that a run learned from: utils.data.prepared.PreparedDataset.
+
+    Raises
+    ------
+    ValueError
+        If those prepared here are others: what it learned from may be in the test split now.
+    """
+    made_of = run.facts["made_of"]
+    prepared = load_prepared(made_of["batches"]["dataset"], made_of["batches"]["split_name"])
+    if made_of["data"] != fingerprint(prepared):
+        raise ValueError(
+            f"{prepared.folder} holds other images than {run.name} learned from, or others in its "
+            "splits, expected the same: prepare that copy again with the same seed, or train anew"
+        )
+    return prepared
 
 
 def _versions():

@@ -16,8 +16,8 @@ from utils.preprocessing import crop_face, face_input_for, rescale
 SIDE = 200  # pixels, the larger one of what is kept: no network of the project sees more
 SHARES = (5 / 7, 1 / 7, 1 / 7)  # of `SPLITS`, in each class
 LEAST_PICTURES, LEAST_PERSONS, MOST_CLASSES = 7, 3, 50
-# A date, as cameras write it, is no person: six digits or more are in no name.
-PERSON = re.compile(r"((?:(?!\d{6}).)*?)[\s_.(-]*\d{1,5}\D*")
+# A date, as cameras and phones write it, is no person: 20240501, 2024-05-01, 5-1-24.
+PERSON = re.compile(r"((?:(?!\d{6}|\d{1,4}[-.]\d{1,2}[-.]\d{1,4}).)*?)[\s_.(-]*\d{1,5}\D*")
 
 
 def prepare_own(source, name="mine", detector=None):

@@ -5,9 +5,11 @@ from collections import Counter
 import keras
 import numpy as np
 
+from utils.networks.precision import uncompiled
+
 
 def fold_normalization(model):
-    """Copy a functional model for use: batch normalisation becomes part of the convolutions.
+    """Copy a model for use: batch normalisation becomes part of the convolutions.
 
     What a trained network's batch normalisation does to a channel is one multiplication and one
     addition, and these can be done to the kernel and the bias of the convolution before it, once.
@@ -22,7 +24,7 @@ def fold_normalization(model):
         The same answers but for rounding, an eighth sooner. Batch normalisation that does not
         directly follow a convolution stays as it is.
     """
-    layers = keras.layers
+    model, layers = uncompiled(model), keras.layers  # a Sequential one becomes functional
     taken = Counter(id(x) for step in model.operations for x in keras.tree.flatten(step.input))
     convolutions = {
         id(layer.output): layer
@@ -53,7 +55,9 @@ def fold_normalization(model):
         if layer.name in norms:
             norm = norms[layer.name]
             kernel, bias = weights if len(weights) == 2 else (*weights, 0)
-            gamma, beta, mean, variance = norm.get_weights()
+            *learned, mean, variance = norm.get_weights()
+            gamma = learned.pop(0) if norm.scale else 1
+            beta = learned.pop(0) if norm.center else 0
             factor = gamma / np.sqrt(variance + norm.epsilon)
             weights = [kernel * factor, (bias - mean) * factor + beta]
         folded.get_layer(layer.name).set_weights(weights)

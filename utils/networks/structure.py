@@ -42,7 +42,7 @@ def describe(model, class_weight=None, callbacks=()):
         "precision": " and ".join(sorted({x.dtype_policy.name for x in model.layers if x.weights})),
         "frozen_weights": checksum if frozen else None,
         "optimizer": _plain(optimizer),
-        "loss": _function(model.loss) or _plain(compiled["loss"]),
+        "loss": _function(model.loss) or _own_loss(model.loss) or _plain(compiled["loss"]),
         "class_weight": class_weight and {str(k): float(v) for k, v in class_weight.items()},
         "callbacks": [f"{type(x).__name__}({_arguments(x)})" for x in callbacks],
         "steps_before": int(model.optimizer.iterations.numpy()),
@@ -66,9 +66,18 @@ def _function(function):
         return None
     # Also the numbers that it takes from around it.
     around = [x.cell_contents for x in function.__closure__ or ()]
+    around += [function.__globals__.get(name) for name in function.__code__.co_names]
     values = [x for x in (*around, *(function.__defaults__ or ())) if isinstance(x, PLAIN)]
     content = repr((_code(function.__code__), values))
     return f"{function.__name__} {hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+def _own_loss(loss):
+    """What tells a loss object of one's own class from others: its name, code and numbers."""
+    if isinstance(loss, str) or type(loss).__module__.startswith("keras."):
+        return None
+    settings = {key: x for key, x in vars(loss).items() if isinstance(x, PLAIN) and key != "name"}
+    return f"{type(loss).__name__} {_function(type(loss).call)} {settings}"
 
 
 def _code(code):

@@ -324,6 +324,8 @@ def _film_frames(source, frame, length):
         yield frame
         success, frame = source.capture.read()
         now, even = _seconds(source.capture) - first, source.seconds + usual
+        if now - source.seconds >= LONGEST_STILL:  # left out, also of all times that follow
+            first, now = first + now - even, even
         source.seconds = now if 0.001 < now - source.seconds < LONGEST_STILL else even
     # Containers only estimate their length: a little less is no fault.
     if source.seconds < 0.9 * length - usual:

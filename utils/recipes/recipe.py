@@ -187,7 +187,7 @@ def set_fields(recipe, settings):
                 f"{recipe.architecture!r}, expected one of {', '.join(known)}"
             )
         value = _read(name, text, known[name][0])
-        if value == () and known[name][1]:
+        if value == () and name.startswith("arguments.") and known[name][1]:
             raise ValueError(f"{name} cannot be empty")
         least, below = _limits(name, value)
         numbers = value if isinstance(value, tuple) else (value,)
