@@ -11,14 +11,13 @@ def pytest_sessionstart(session):
     if session.config.option.collectonly or hasattr(session.config, "workerinput"):
         return  # a worker of pytest-xdist comes after the process that has done it
     from utils import config
-    from utils.files import remove
+    from utils.files import free_name, remove
 
     outputs = config.output_dir("fer2013")
-    # Yours on the sample come back at the end, or at that of the next tests.
-    if outputs.is_dir() and not _aside(outputs).exists():
-        outputs.rename(_aside(outputs))
+    if outputs.is_dir():  # yours on the sample come back at the end
+        session.aside = free_name(outputs.with_name("sample_during_tests"))
+        outputs.rename(session.aside)
     for leftover in (
-        outputs,
         *(config.prepared_dir(dataset) for dataset in config.RAW_NAMES),
         config.prepared_dir("utkface", "report"),
     ):
@@ -31,14 +30,9 @@ def pytest_sessionfinish(session):
     from utils import config
     from utils.files import remove
 
-    outputs = config.output_dir("fer2013")
-    remove(outputs)
-    if _aside(outputs).is_dir():
-        _aside(outputs).rename(outputs)
-
-
-def _aside(folder):
-    return folder.with_name(f"{folder.name}_during_tests")
+    remove(config.output_dir("fer2013"))
+    if hasattr(session, "aside"):
+        session.aside.rename(config.output_dir("fer2013"))
 
 
 @pytest.hookimpl(optionalhook=True)

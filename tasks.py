@@ -75,7 +75,8 @@ def works(python):
     """
     if not python.exists():
         return False
-    question = "import pip, sys; print(*sys.version_info[:2])"
+    # All that pip begins with: an interruption may have left a part of it.
+    question = "import pip._internal.cli.main, sys; print(*sys.version_info[:2])"
     answer = subprocess.run([python, "-c", question], capture_output=True, text=True)
     return answer.stdout.split() == [str(number) for number in sys.version_info[:2]]
 
@@ -106,7 +107,9 @@ def set_up(command):
     requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     first, _ = requirements.split(REST)
     # The folder counts too: an environment that was moved still imports from where it was made.
-    where = f"{ROOT} {sys.version} {(ROOT / 'pyproject.toml').read_text(encoding='utf-8')}"
+    # So does where this Python is: under Windows, the environment's is only a way to it.
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    where = f"{ROOT} {sys.base_prefix} {sys.version} {project}"
     light, whole = (
         hashlib.sha256(f"{x}{where}".encode()).hexdigest() for x in (first, requirements)
     )

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 ANSWER_TAG = "answer"
 # "**1. Contradictions.**", "**Your turn, 2: the search.**"
-QUESTION = re.compile(r"^\*\*(?:Your turn, )?\d+[.:]", re.MULTILINE)
+QUESTION = re.compile(r"^\*\*(?:Your turn, )?(\d{1,3})[.:]", re.MULTILINE)
 UNTOUCHED = re.compile(r"\s*(#\s*(Your (code|answer)\b|python tasks\.py ).*)?")
 MARKER = "# NBVAL_CHECK_OUTPUT"  # of cells whose stored output is there without being run
 # What puts pixels on a page: of data sets, or of a camera.
 SHOWING = {
     *("plot_images", "imshow", "matshow", "figimage", "pcolor", "pcolormesh"),
-    *("Image", "Video", "HTML", "load_img", "array_to_img"),
+    *("Image", "Video", "HTML", "load_img", "array_to_img", "cv2_imshow"),
 }
 LEFT_OUT = "picture left out: faces of the data set, or yours (submit --faces keeps it)"
 
@@ -136,26 +136,24 @@ def count_run(notebook):
 def find_answers(notebook):
     """What stands under the questions of a notebook.
 
-    An answer is its tagged cell and what follows up to the next question, as readers add cells.
+    An answer is its tagged cell and what follows up to the next question, as readers add cells;
+    where that cell is gone, all that stands there. Questions have numbers that rise.
 
     Returns
     -------
     list of Answer
     """
-    found, question, cells = [], "", []
+    found, number, question, cells = [], 0, "", []
     for cell in [*notebook["cells"], None]:
-        is_question = (
-            cell is not None and cell["cell_type"] == "markdown" and QUESTION.search(cell["source"])
-        )
-        if cell is None or is_question or (is_answer(cell) and cells):
-            if cells:
-                found.append(_answer(len(found) + 1, question, cells))
-                question = ""
-            cells = []
-        if is_question:
-            question = cell["source"][is_question.start() :]
-        elif cell is not None and (cells or is_answer(cell)):
+        heading = cell and cell["cell_type"] == "markdown" and QUESTION.search(cell["source"])
+        if cell and not (heading and int(heading[1]) > number):
             cells.append(cell)
+            continue
+        tagged = [x for x, each in enumerate(cells) if is_answer(each)]
+        if question or tagged:
+            found.append(_answer(max(1, number), question, cells[min(tagged, default=0) :]))
+        if cell:
+            number, question, cells = int(heading[1]), cell["source"][heading.start() :], []
     return found
 
 

@@ -395,5 +395,13 @@ def test_answers_reach_to_the_next_question():
     assert first.text.endswith("It is 5.\n\nprint(5)") and first.output == "5"
     assert second.is_given and second.number == 2
     assert cells.count_run(notebook) == (2, 2)
+    # The cell for the first answer is gone, and what stands there looks like a question.
+    words = {"cell_type": "markdown", "metadata": {}, "source": "**1. Happy** is seen."}
+    content["cells"][2:5] = [words]
+    first, second = cells.find_answers(cells.read_notebook(json.dumps(content), "x"))
+    assert (first.number, first.text, first.is_given) == (1, "**1. Happy** is seen.", True)
+    assert second.number == 2 and second.text.endswith("f(3)")
     for name, own in own_notebooks().items():
-        assert not any(answer.is_given for answer in cells.find_answers(own)), name
+        answers = cells.find_answers(own)
+        assert [x.number for x in answers] == [*range(1, 1 + len(answers))], name
+        assert not any(answer.is_given for answer in answers), name

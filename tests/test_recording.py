@@ -18,6 +18,7 @@ from utils.realtime import loop, recording, sources
 from utils.realtime.loop import run
 from utils.realtime.recording import recorder, video_writer
 from utils.realtime.sources import FrameSource, open_source
+from utils.realtime.webm import WebmWriter
 
 VIDEOS = ("v.webm", "v.mp4")
 FACE = (40, 20, 60, 60)
@@ -74,10 +75,18 @@ def interrupt(picture):
     raise KeyboardInterrupt
 
 
-def test_ctrl_c_leaves_whole_files(tmp_path, classifier, clip_frames):
+def test_ctrl_c_leaves_whole_files(tmp_path, classifier, clip_frames, monkeypatch):
+    close, before = WebmWriter.close, signal.getsignal(signal.SIGINT)
+
+    def press_again(writer):
+        signal.raise_signal(signal.SIGINT)
+        close(writer)
+
+    monkeypatch.setattr(WebmWriter, "close", press_again)
     video, table = tmp_path / "v.webm", tmp_path / "t.csv"
     summary = run(clip_frames, classifier, show=interrupt, video_path=video, csv_path=table)
     assert summary.stop_reason == "interrupted" and summary.frames == 1
+    assert signal.getsignal(signal.SIGINT) is before
     assert len(list(open_source(video))) == 1
     assert len(table.read_text().splitlines()) == 2
 

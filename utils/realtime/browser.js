@@ -4,9 +4,11 @@
 
 const JPEG_QUALITY = 0.8;
 const SPEAK_EVERY = 2000; // milliseconds: a screen reader needs its time for a sentence
+const PATIENCE = 10000; // milliseconds: a kernel that was started anew, or is busy, does not answer
+const SILENCE = "The kernel does not answer: wait until it is idle, then press Start, or run this cell again.";
 
 const REASONS = {
-  NotAllowedError: "The browser was not allowed to use the camera: allow it in the address bar, then press Start again.",
+  NotAllowedError: "The browser was not allowed to use the camera: allow it in the address bar, then press Start again. VS Code gives no notebook the camera.",
   NotFoundError: "The browser found no camera: connect one, then press Start again.",
   NotReadableError: "The camera cannot be read: is another program using it?",
 };
@@ -37,6 +39,7 @@ function render({ model, el }) {
   let number = 0;
   let times = [];
   let spoken = 0;
+  let waiting = 0;
 
   async function begin() {
     if (!navigator.mediaDevices) {
@@ -65,6 +68,7 @@ function render({ model, el }) {
   function end(text = "Camera off.") {
     session = null;
     number += 1; // what the kernel still answers comes too late
+    clearTimeout(waiting);
     stream?.getTracks().forEach((track) => track.stop());
     stream = null;
     video.srcObject = null;
@@ -88,6 +92,7 @@ function render({ model, el }) {
         if (session !== mine) return;
         if (!blob) return end("The browser could not read a frame of the camera.");
         number += 1;
+        waiting = setTimeout(() => end(SILENCE), PATIENCE);
         model.send({ kind: "frame", number }, undefined, [await blob.arrayBuffer()]);
       },
       "image/jpeg",
@@ -97,6 +102,7 @@ function render({ model, el }) {
 
   function receive(message) {
     if (!stream || message.number !== number) return;
+    clearTimeout(waiting);
     if (message.kind === "error") return end(message.text);
     draw(message);
     const now = performance.now();

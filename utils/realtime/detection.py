@@ -8,6 +8,7 @@ from OpenCV's model zoo.
 
 import hashlib
 import http.client
+import ssl
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import cv2
 import numpy as np
 
 from utils import config
-from utils.files import replaced_when_done, sha256_of
+from utils.files import check_replaceable, replaced_when_done, sha256_of
 from utils.preprocessing import rescale
 
 DETECTORS = ("yunet", "haar")
@@ -120,9 +121,12 @@ def fetch_yunet():
     )
     if not path.is_file():
         try:
+            check_replaceable(path)
             with urllib.request.urlopen(YUNET_URL, timeout=20) as response:
                 content = response.read()
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+                advice += '; Python of python.org on a Mac needs its "Install Certificates" first'
             raise ConnectionError(f"YuNet could not be downloaded ({error}): {advice}") from error
         found = hashlib.sha256(content).hexdigest()
         if found != YUNET_SHA256:  # the page of a network that asks to log in, for instance

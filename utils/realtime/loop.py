@@ -1,7 +1,9 @@
 """The loop: frames -> faces -> labels -> picture, window, video and csv."""
 
+import signal
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -115,11 +117,13 @@ def run(
         budget = BUDGET if source.live or show is not None else None
         engine = Engine(classifier, detector, budget, smoothing, source.film)
         paths = video_path, csv_path, faces_folder
+        without_ctrl_c = stack.enter_context(_ctrl_c_ignored())
         recording = stack.enter_context(recorder(source, *paths, classifier))
         total = source.num_frames or max_frames
         # A log file has no use for a bar, and a notebook shows pictures instead.
         bar = tqdm(source, desc=source.name, total=total, unit="frame", leave=False, disable=None)
         stack.enter_context(bar)
+        stack.callback(without_ctrl_c)  # an impatient second one would cost the recording
         try:
             for frame in _in_time(bar, source, show is not None, skip_late):
                 if mirror:
@@ -144,6 +148,18 @@ def run(
     counts = frames, frames_with_face, source.skipped
     kept = recording.left_out, recording.faces
     return Summary(*counts, engine.watch.seconds, stop_reason, *kept)
+
+
+@contextmanager
+def _ctrl_c_ignored():
+    """Yield a function from whose call to the end of the block Ctrl-C does nothing."""
+    before = signal.getsignal(signal.SIGINT)
+    can_change = before is not None and threading.current_thread() is threading.main_thread()
+    try:
+        yield lambda: can_change and signal.signal(signal.SIGINT, signal.SIG_IGN)
+    finally:
+        if can_change:
+            signal.signal(signal.SIGINT, before)
 
 
 def _in_time(frames, source, shown, skip_late):
