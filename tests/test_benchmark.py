@@ -1,4 +1,4 @@
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,18 +15,20 @@ def frames():
     return list(open_source(config.SAMPLE_CLIP))[:6]
 
 
-def test_times_count_frames_with_a_face_only():
+def test_times_count_frames_with_a_face_only(monkeypatch):
     answers = iter([["face"], []] * 10)
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr(benchmark, "time", clock)
 
     def label(frame):
         faces = next(answers)
-        time.sleep(0.02 if faces else 0)
+        clock.now += 0.02 if faces else 0
         return faces
 
     row = benchmark.time_frames(label, [np.zeros((4, 4, 3), np.uint8)] * 8)
     assert row["frames with a face"] == 0.5 and row["faces a frame"] == 0.5
-    assert 20 < row["frames/s"] <= 50
-    assert 20 <= row["95th percentile, ms"] < 60
+    assert row["frames/s"] == pytest.approx(50)
+    assert row["95th percentile, ms"] == pytest.approx(20)
 
 
 def test_the_face_gets_the_size_that_the_report_finds(frames):

@@ -5,10 +5,12 @@ import json
 import os
 import shutil
 import zipfile
+from datetime import datetime, timedelta
 
 import keras
 import numpy as np
 import pytest
+import submissions as made_up
 from scipy.stats import chi2_contingency
 
 from commands.checks import check, questions, read_references, reference_of
@@ -182,6 +184,27 @@ def test_what_explains_a_difference_is_no_lie(small_run, references):
         lambda x: x["made_of"].update(epochs=2, callbacks=[], optimizer={"use_ema": True}),
     )
     assert check(read_run(small_run.folder), references) == []
+
+
+def test_clocks_and_16_bits_explain_some_of_it(tmp_path, references):
+    def found(name, run):
+        (tmp_path / name).mkdir()
+        for file, content in run.items():
+            (tmp_path / name / file).write_bytes(content)
+        return check(read_run(tmp_path / name), references)
+
+    def short(seconds, **more):
+        def change(facts):
+            end = datetime.fromisoformat(facts["finished"]) - timedelta(seconds=seconds)
+            facts.update(finished=str(end), **more)
+
+        return made_up.change_facts(run, change)
+
+    run = made_up.make_run(0)
+    assert not found("hour", short(3000)) and found("lie", short(4000))
+    assert not found("day", short(80_000, resumed_after=[3]))
+    half = made_up.change_facts(run, lambda x: x["made_of"].update(precision="mixed_bfloat16"))
+    assert not found("half", half) and found("edited", made_up.better_predictions(half))
 
 
 def test_labels_need_the_data_or_a_reference_on_them(small_run, references):

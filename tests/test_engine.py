@@ -184,3 +184,13 @@ def test_memory_does_not_grow(classifier):
 
     before = run(100)
     assert run(400) - before < 10e6
+
+
+def test_the_watch_says_frames_and_milliseconds(monkeypatch):
+    now = iter([0, 0.02, 1, 1.03, 2, 2.04, 3, 3.03])
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    watch = module.Stopwatch()
+    for stage in ("detection", "reading") * 2:
+        with watch(stage):
+            pass
+    assert str(watch) == "19 frames/s (detection 22 reading 30 ms)"

@@ -10,7 +10,13 @@ from commands import evaluate as command
 from utils import config
 from utils.data.batches import views
 from utils.data.ferplus import load_votes
-from utils.data.prepared import fingerprint, load_prepared, load_split, rows_of
+from utils.data.prepared import (
+    copies_of_training,
+    fingerprint,
+    load_prepared,
+    load_split,
+    rows_of,
+)
 from utils.evaluation import (
     accuracy_by,
     age_bands,
@@ -300,6 +306,7 @@ def test_emotions_are_scored_by_people_s_votes_where_these_are_given(
     assert (agreed["n"], agreed["correct"]) == (len(clear), right)
     assert "see the rows of what people say" in captured.err, "it learned from votes"
     # The rule of FER+'s authors: single votes go, more than half of the rest is needed.
+    copies = copies_of_training(load_prepared("fer2013"), "test")
     rest = [
         [x if x > 1 else 0 for x in row] for row in load_votes("test", all_answers=True).tolist()
     ]
@@ -312,7 +319,10 @@ def test_emotions_are_scored_by_people_s_votes_where_these_are_given(
         part = scores[f"majority of people, {num_classes} classes"]
         assert part["n"] == len(counted)
         assert part["correct"] == sum(rest[i][says[i]] == max(rest[i]) for i in counted)
-        assert scores[f"majority of people, {num_classes} classes, not in training as well"]
+        new = scores[f"majority of people, {num_classes} classes, not in training as well"]
+        assert new["n"] == sum(not copies[i] for i in counted)
+    everything = scores["not in training as well"]
+    assert everything["n"] == (~copies).sum() < len(copies)
 
 
 def test_what_a_reader_of_the_scores_must_know_is_said(prepared_workspace, monkeypatch, capsys):

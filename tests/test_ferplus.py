@@ -6,8 +6,6 @@ from utils import config
 from utils.data.ferplus import COLUMNS, USAGES, agreed, load_votes, soften
 from utils.data.prepared import load_prepared
 from utils.preprocessing import EMOTIONS
-from utils.recipes import recipe
-from utils.recipes.recipe import Recipe, train_recipe
 
 
 @pytest.fixture
@@ -80,15 +78,3 @@ def test_shares_by_hand():
     assert labels[1].argmax() == 1 and labels[1].sum() == 1 and num_without == 1
     assert labels[2].argmax() == 6 and labels.dtype == np.float32
     assert agreed(votes).tolist() == [False, False, True]
-
-
-def test_training_takes_votes_and_validation_its_own_labels(votes_file, monkeypatch, capsys):
-    given = []
-    monkeypatch.setattr(recipe, "train", lambda *arguments, **settings: given.extend(arguments))
-    voted = Recipe("fer2013", "compact", 1, arguments={"widths": [8]}, labels="ferplus")
-    train_recipe(voted, "voted")
-    training, valid = given[2:4]
-    expected, num_without = soften(load_votes("train"), training.y_true)
-    np.testing.assert_array_equal(training.labels, expected)
-    assert f"{num_without} images without a vote" in capsys.readouterr().out
-    np.testing.assert_array_equal(valid.labels, np.eye(7)[valid.y_true])

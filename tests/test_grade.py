@@ -11,6 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 import submissions as made_up
+from sklearn.metrics import f1_score
 
 from commands import cells, copies, grade, packages
 from commands.checks import read_references
@@ -170,6 +171,20 @@ def test_copies_are_asked_about_with_both_names(tmp_path):
     assert "96.0% of its test answers are those of emotion_six_conv of anna" in asked["cleo"]
     assert "of cleo: copied? Two seeds agree in at most 92%" in asked["anna"]
     assert asked["emil"] == "" and "emil" not in "".join(asked.values())
+
+
+def test_numbers_are_those_of_the_predictions(tmp_path):
+    run = made_up.make_run(0)
+    arrays = made_up.arrays_of(run)
+    student = graded(tmp_path, anna={"emotion_six_conv": run})["anna"]
+    (row,), (shown,) = student.rows, grade.table_rows([student])
+    for split, column in (("valid", "validation"), ("test", "test")):
+        y_true, said = arrays[f"{split}_true"], arrays[f"{split}_probabilities"].argmax(axis=1)
+        assert shown[column] == (y_true == said).mean()
+    last = row.curves["accuracy"]["lines"]["val_accuracy"].split()[-1]
+    assert last == f"300.0,{110 * (1 - shown['validation']):.1f}"
+    assert shown["macro F1"] == pytest.approx(f1_score(y_true, said, average="macro"))
+    assert row.matrix[3] == [round(100 * (said[y_true == 3] == k).mean()) for k in range(7)]
 
 
 def test_honest_runs_are_not_asked_about():

@@ -152,6 +152,16 @@ def test_a_run_told_more_keeps_the_class_alone(prepared_workspace, bfloat16, mon
     assert train_recipe(TOLD, "told") == run and len(load_runs(config.RUNS_DIR)[0]) == 1
 
 
+def test_what_was_begun_goes_on_in_its_precision(
+    prepared_workspace, handed_over, monkeypatch, capsys
+):
+    for begun, gain in (("float32", 2), ("mixed_bfloat16", 0)):
+        write_json(config.RUNS_DIR / begun / "run.json", {"made_of": {"precision": begun}})
+        monkeypatch.setattr(precision, "bfloat16_gain", lambda gain=gain: gain)
+        train_recipe(SMALL, begun)
+        assert f"{begun}: computes in {begun} on the processor" in capsys.readouterr().out
+
+
 def test_a_gpu_without_bfloat16_trains_in_float16(prepared_workspace, monkeypatch, capsys):
     """There is none in a test: what it says of itself is a stand-in, the processor computes."""
     facts = {"device_name": "Tesla T4", "compute_capability": (7, 5)}

@@ -91,6 +91,16 @@ def test_ctrl_c_leaves_whole_files(tmp_path, classifier, clip_frames, monkeypatc
     assert len(table.read_text().splitlines()) == 2
 
 
+def test_a_camera_has_the_budget_without_a_window(tmp_path):
+    slow = labeller()
+    at_once = slow.classify
+    slow.classify = lambda *x: (time.sleep(0.02), at_once(*x))[1]
+    boxes = (10, 10, 40, 40), (60, 10, 40, 40), (110, 10, 40, 40)
+    source = FrameSource("camera_0", iter([noise()] * 2), live=True)
+    run(source, slow, still(*boxes), csv_path=tmp_path / "t.csv")
+    assert len(rows_of_csv(tmp_path / "t.csv")) == 1 + 2, "one face was read in each frame"
+
+
 def test_a_bad_frame_leaves_whole_files_too(tmp_path, classifier, clip_frames):
     video, table = tmp_path / "v.webm", tmp_path / "t.csv"
     with pytest.raises(ValueError, match="a frame has"):

@@ -202,11 +202,51 @@ def test_age_is_shipped_as_one_more_column(told_run, monkeypatch, capsys):
     assert scores["ages from 6"] == pytest.approx(off[ages >= 6].mean(), abs=1e-3)
     assert scores["female"] == pytest.approx(off[: len(off) // 2].mean(), abs=1e-3)
 
+    def by_8_bits_a_year_older(model, path, quantized):
+        age = model.get_layer("age")
+        (kernel,) = age.get_weights()
+        age.set_weights([kernel + quantized])
+        export_litert(model, path, quantized=False)
+        age.set_weights([kernel])
+
+    monkeypatch.setattr(command, "export_litert", by_8_bits_a_year_older)
+    capsys.readouterr()
+    assert command.main(["years"]) == 0
+    assert "of 32 bits, as 8 would lose age" in capsys.readouterr().out
+
     facts = read_json(run.folder / "run.json")
     facts["made_of"]["data"]["valid"]["sha256"] = "0"
     write_json(run.folder / "run.json", facts)
     assert command.main(["years", "--accuracy", "0.7"]) == 1
     assert "holds other images than years learned from" in capsys.readouterr().err
+
+
+def test_the_mean_raises_what_is_rare_hears_people_and_is_the_calmest(monkeypatch):
+    rows = pd.DataFrame({"label": np.repeat(EMOTIONS, [8, 8, 1, 32, 8, 8, 8])})
+    clean = np.full(80, False)
+    for name, x in (("load_prepared", None), ("rows_of", rows), ("copies_of_training", clean)):
+        monkeypatch.setattr(command, name, lambda *_, x=x: x)
+
+    def sure(said):
+        return 0.9 * np.eye(7)[said] + 0.1 / 7
+
+    def chosen(y_true, people, own, votes):
+        monkeypatch.setattr(command, "load_votes", lambda _: 10 * np.eye(7, dtype=int)[people])
+        run = SimpleNamespace(
+            class_names=EMOTIONS,
+            predictions=lambda _, output="": (y_true, votes if output else own),
+        )
+        return command.choose_mean(run)[0]
+
+    y_true = np.repeat([2, 3, 6], [20, 40, 20])
+    said = sure(y_true)
+    said[:20] = 0.4 * np.eye(7)[2] + 0.5 * np.eye(7)[3] + 0.1 / 7
+    assert chosen(y_true, y_true, said, said)["tau"] > 0
+    y_true, people = np.repeat([3, 6], [60, 20]), np.repeat([5, 3, 6], [12, 48, 20])
+    assert chosen(y_true, people, sure(y_true), sure(people))["votes_weight"] > 0
+    own, votes = sure(y_true), sure(y_true)
+    own[60:], votes[60:70] = sure(np.full(20, 4)), sure(np.full(10, 4))
+    assert chosen(y_true, y_true, own, votes)["votes_weight"] >= 0.5
 
 
 def test_the_mean_has_the_best_recall_of_those_that_leave_resting_faces_neutral(monkeypatch):

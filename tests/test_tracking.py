@@ -138,6 +138,15 @@ def test_two_faces_keep_their_numbers_whatever_the_order_of_the_boxes():
     assert [track.number for track in tracks] == [1, 2, 3]
 
 
+def test_a_face_is_followed_in_a_frame_that_is_reduced():
+    detector = Detector([(200, 160, 160, 160)])
+    tracker = FaceTracker(detector)
+    for step in range(8):
+        frame = cv2.resize(frame_with((100 + 3 * step, 80 + step)), (640, 480))
+        (track,) = tracker.update(frame, search=step == 0)
+    np.testing.assert_allclose(track.box, (242, 174, 160, 160), atol=8)
+
+
 def test_another_frame_size_starts_anew():
     detector = Detector([(100, 80, 80, 80)])
     tracker = FaceTracker(detector)

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import h5py
 import keras
 import numpy as np
@@ -424,6 +425,46 @@ def test_early_stopping_ends_a_run_that_counts_as_finished(prepared_workspace):
     assert start() == run and content_of(run.folder) == before
 
 
+class StopAtTheEnd(keras.callbacks.Callback):
+    """Ends the process after the last epoch, before anything is scored; 0: never."""
+
+    def __init__(self, times):
+        super().__init__()
+        self._times = times
+
+    def on_train_end(self, logs=None):
+        if self._times:
+            raise KeyboardInterrupt
+
+
+def test_what_early_stopping_ended_is_not_gone_on_with(prepared_workspace):
+    def start(times):
+        model = small_network(optimizer=keras.optimizers.SGD(0.0))
+        stop = keras.callbacks.EarlyStopping(patience=2)
+        return train_small("small", model, 9, callbacks=[stop, StopAtTheEnd(times)])
+
+    with pytest.raises(KeyboardInterrupt):
+        start(1)
+    check_whole(start(0), epochs=3)
+
+
+def test_another_callback_or_other_labels_make_another_run(small_run):
+    stop = keras.callbacks.EarlyStopping(patience=9)
+    assert train_small("small", callbacks=[stop]).name == "small_2"
+    batches, valid = sample_batches()
+    soft = replace(batches, labels=0.9 * batches.labels + np.float32(0.1 / 7))
+    assert train_small("small", batches=(soft, valid)).name == "small_3"
+
+
+def test_views_can_be_asked_for_later(small_run):
+    assert train_small("small", average_views=True) == small_run and small_run.has_averaged
+
+
+def test_a_name_that_another_training_holds_gets_a_number(small_run):
+    with filelock.FileLock(small_run.folder / "lock"):
+        assert train_small("small", epochs=1).name == "small_2"
+
+
 def test_images_that_are_prepared_anew_meanwhile_are_not_scored(prepared_workspace):
     table = config.prepared_dir("fer2013") / "labels.csv"
     labels = pd.read_csv(table)
@@ -499,6 +540,13 @@ def without_input():
     return model
 
 
+def without_softmax():
+    layers = [keras.layers.Flatten(), keras.layers.Dense(7)]
+    model = keras.Sequential([keras.Input(TINY.shape), *layers])
+    model.compile("adam", "categorical_crossentropy")
+    return model
+
+
 def with_another_loss():
     layers = [keras.layers.Flatten(), keras.layers.Dense(7, "softmax")]
     model = keras.Sequential([keras.Input(TINY.shape), *layers])
@@ -521,6 +569,7 @@ def test_models_that_cannot_be_kept_are_refused(prepared_workspace):
         (with_lambda, "cannot be loaded from a file"),
         (uncompiled, "is not compiled: .* call model.compile"),
         (without_input, r"no input shape .* begin it with keras.Input"),
+        (without_softmax, "end it with a softmax over the classes"),
         (with_another_loss, "loss does not fit the labels, which are one-hot"),
     ):
         with pytest.raises(ValueError, match=reason):
