@@ -25,7 +25,7 @@ TEMPLATE = Path(__file__).with_name("results.md")
 LEAST_POINTS = 1  # a smaller change, of one run each, shows nothing
 SPLITS = {"valid": "validation", "test": "test"}
 BEST_TRIALS = 5  # of the study
-NUM_SPREADS = 3  # nor one within so many standard deviations of a difference of two runs
+NUM_SPREADS = 3  # nor one within so many standard deviations of the difference
 
 
 def build_page():
@@ -62,9 +62,10 @@ def build_page():
         camera=markdown(camera, CAMERA_COLUMNS),
         camera_n={key: int(camera[f"{key} n"].max()) for key in CAMERA_SCORES},
         jitter={
-            name: _percent(jitter_of(reference(name)).loc["any", "share"])
+            name: _percent(np.mean([jitter_of(reference(x)).loc["any", "share"] for x in seeds]))
             for each in blurred
             for name in (each, f"{each}_anti_aliased")
+            for seeds in [tables.SEEDS.get(f"{name}, 3 seeds", (name,))]
         },
         num_disgust=int((judged == EMOTIONS.index("disgust")).sum()),
         loop=tables.choose_for_loop(camera).partition(", ")[0],
@@ -188,7 +189,7 @@ def _run(key="run"):
 def _verdict(row):
     """Worse, better or neither."""
     spread = row["spread"] if row["spread"] > 0 else 0
-    limit = max(LEAST_POINTS, NUM_SPREADS * math.sqrt(2) * spread)
+    limit = max(LEAST_POINTS, NUM_SPREADS * math.sqrt(row["runs"]) * spread)
     points = row["points"] if pd.isna(row["clean"]) else row["clean"]
     verdict = "no difference shown"
     if abs(points) > limit:

@@ -92,7 +92,11 @@ FAMILIES = {
         "emotion_step_8_taught": "step 8, distillation from `emotion_fer`",
         "emotion_step_8_taught_by_three": "step 8, distillation from three seeds",
         "emotion_step_8_short": "`emotion_step_8_renewed`, 12 epochs",
+        "emotion_step_8_short_seed_1": "the same, second seed",
+        "emotion_step_8_short_seed_2": "the same, third seed",
         "emotion_step_8_short_anti_aliased": "the same, blur before each halving",
+        "emotion_step_8_short_anti_aliased_seed_1": "with blur, second seed",
+        "emotion_step_8_short_anti_aliased_seed_2": "with blur, third seed",
         "emotion_fer_distilled_seed_1": "second seed",
         "emotion_fer_distilled_seed_2": "third seed",
         "gender_half": "half width and depth, 48 pixels",
@@ -122,14 +126,19 @@ LEARNED_FROM_VOTES = (
 )
 OWN_LABELS = "FER-2013's own labels"
 # Runs that differ by their seed alone; where one of these is named, the mean of the three counts.
-STEP, TAUGHT, TOLD = (
+SHORT, BLURRED, STEP, TAUGHT, TOLD = (
     f"{name}, 3 seeds"
-    for name in ("emotion_step_8_stem", "emotion_fer_distilled", "gender_half_64_age_and_race")
+    for name in (
+        *("emotion_step_8_short", "emotion_step_8_short_anti_aliased"),
+        *("emotion_step_8_stem", "emotion_fer_distilled", "gender_half_64_age_and_race"),
+    )
 )
 SEEDS = {
     STEP: ("emotion_step_8_stem", "emotion_step_8_seed_1", "emotion_step_8_seed_2"),
-    TAUGHT: tuple(f"emotion_fer_distilled{seed}" for seed in ("", "_seed_1", "_seed_2")),
-    TOLD: tuple(f"gender_half_64_age_and_race{seed}" for seed in ("", "_seed_1", "_seed_2")),
+    **{
+        name: tuple(f"{name.partition(', ')[0]}{seed}" for seed in ("", "_seed_1", "_seed_2"))
+        for name in (SHORT, BLURRED, TAUGHT, TOLD)
+    },
 }
 ENSEMBLES = {
     "ensemble: three seeds": SEEDS[TAUGHT],
@@ -154,10 +163,7 @@ CHANGES = (
     ("class weights", "emotion_step_8_class_weights", STEP, STEP, "too much disgust is seen"),
     ("heavier augmentation", "emotion_step_8_heavy", STEP, STEP, "kept at full width"),
     ("mixup", "emotion_step_8_mixup", STEP, STEP, "at full width not tried"),
-    (
-        *("blur before each halving, 12 epochs", "emotion_step_8_short_anti_aliased"),
-        *("emotion_step_8_short", STEP, "one seed each"),
-    ),
+    ("blur before each halving, 12 epochs", BLURRED, SHORT, SHORT, "longer not tried"),
     ("three teachers", "emotion_step_8_taught_by_three", "emotion_step_8_taught", STEP, ""),
     ("three teachers, full width", "emotion_fer_distilled_mean", TAUGHT, TAUGHT, ""),
     (
@@ -547,6 +553,8 @@ def changes_table():
         for key, clean in (("points", False), ("clean", True)):
             with_it, without = (np.mean(_accuracies(x, run, clean)) for x in (run, base))
             row[key] = 100 * (with_it - without)
+        # Variance of the difference of two means, in units of that of one run.
+        row["runs"] = sum(1 / len(SEEDS.get(x, (x,))) for x in (run, base))
         each = _accuracies(seeds, run, clean=True) if seeds else []
         row["spread"] = 100 * np.std(each, ddof=1) if seeds else np.nan
         if "gender" in base:

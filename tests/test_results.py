@@ -205,15 +205,17 @@ def test_change_is_that_of_the_mean_of_seeds(page):
 
 def test_verdict_needs_more_than_the_spread_of_seeds():
     row = {"idea": "x", "run": "a", "base": "b", "remark": ""}
-    cases = {(-0.04, 0.3): "no", (0.9, 0.1): "no", (1.2, 0.3): "no", (1.3, 0.3): "better"}
-    cases |= {(-0.9, np.nan): "no", (-1.1, np.nan): "worse"}
-    for (points, spread), verdict in cases.items():
+    one, three = 1 + 1, 1 / 3 + 1 / 3  # runs compared with as many
+    cases = {(-0.04, 0.3, one): "no", (0.9, 0.1, one): "no", (1.2, 0.3, one): "no"}
+    cases |= {(1.3, 0.3, one): "better", (1.2, 0.5, three): "no", (1.3, 0.5, three): "better"}
+    cases |= {(-0.9, np.nan, one): "no", (-1.1, np.nan, one): "worse"}
+    for (points, spread, runs), verdict in cases.items():
         # Clean images decide where there are any: those of UTKFace have no copies.
         for others in (
             {"points": points, "clean": np.nan},
             {"points": 9 * points, "clean": points},
         ):
-            table = pd.DataFrame([row | others | {"spread": spread}])
+            table = pd.DataFrame([row | others | {"spread": spread, "runs": runs}])
             *_, change, clean, _, said = (
                 markdown(table, CHANGE_COLUMNS).splitlines()[-1][2:].split(" | ")
             )
