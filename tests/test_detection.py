@@ -12,7 +12,6 @@ from utils.realtime import detection
 from utils.realtime.detection import (
     HaarDetector,
     YuNetDetector,
-    _haar_like_box,
     fetch_yunet,
     open_detector,
 )
@@ -89,6 +88,9 @@ def test_a_login_page_instead_of_the_weights_is_not_kept(workspace, monkeypatch,
 
 
 POINTS = np.array([[80, 100], [120, 100], [100, 120], [90, 140], [110, 140]], float)
+# By hand: eyes 40 apart, the mouth 40 below them, so a side of 2.66 x 40 = 106.4; the middle of
+# all, (100, 120), lies 6.8 % of it below the box's: 100 - 53.2 and 120 - 7.2 - 53.2.
+BOX = (47, 60, 106, 106)
 
 
 def fake_yunet(*rows):
@@ -116,7 +118,7 @@ def row_of(points, score=0.95):
 def test_boxes_come_back_in_the_pixels_of_the_frame():
     fake = fake_yunet(row_of(POINTS / 2), row_of(POINTS * 0.08))  # the second: 17 pixels
     frame = np.zeros((640, 640, 3), np.uint8)
-    assert fake.detect(frame) == [_haar_like_box(POINTS)]
+    assert fake.detect(frame) == [BOX]
     assert fake._network.sizes == [(320, 320)]
     assert fake_yunet().detect(frame) == []
 
@@ -133,15 +135,15 @@ def test_boxes_out_of_reason_are_dropped(value):
 def test_one_box_for_a_face():
     part = (POINTS + (2, 8)) * 0.3 + 70  # a box round the mouth, which is less sure
     fake = fake_yunet(row_of(POINTS / 2), row_of(POINTS / 2 + 3, 0.94), row_of(part / 2, 0.93))
-    assert fake.detect(np.zeros((640, 640, 3), np.uint8)) == [_haar_like_box(POINTS)]
+    assert fake.detect(np.zeros((640, 640, 3), np.uint8)) == [BOX]
 
 
 def test_whether_a_face_is_turned_is_asked_once():
-    frame, box = np.zeros((640, 640, 3), np.uint8), _haar_like_box(POINTS)
+    frame = np.zeros((640, 640, 3), np.uint8)
     fake = fake_yunet(row_of(POINTS / 2, 0.8))
     fake._of_turned = fake_yunet(row_of(POINTS / 2, 0.85))._network
     assert fake.detect(frame) == fake.detect(frame, [(400, 400, 90, 90)]) == []
-    assert fake.detect(frame, [(box[0] + 9, *box[1:])]) == [box]
+    assert fake.detect(frame, [(BOX[0] + 9, *BOX[1:])]) == [BOX]
 
 
 @pytest.mark.parametrize("width, height", [(3000, 3000), (3500, 5200)])
@@ -204,13 +206,3 @@ def test_a_turned_face_is_no_face(yunet, side):
 def test_unknown_detector_is_refused():
     with pytest.raises(ValueError, match="'mtcnn'"):
         open_detector("mtcnn")
-
-
-def test_box_from_features_by_hand():
-    # Eyes 40 apart, mouth 40 below them: a box of 2.66 x 40, the middle of all 6.8 % below centre.
-    points = np.array([[80, 100], [120, 100], [100, 120], [90, 140], [110, 140]], float)
-    side = 2.66 * 40
-    left, top, width, height = _haar_like_box(points)
-    assert width == height == round(side)
-    assert left == round(100 - side / 2)
-    assert top == round(120 - 0.068 * side - side / 2)

@@ -22,10 +22,7 @@ from utils.preprocessing import EMOTIONS, face_input_for
 from utils.realtime import display, sources
 from utils.realtime.detection import HaarDetector
 from utils.realtime.engine import STAGES
-from utils.realtime.faces import (
-    FaceClassifier,
-    _Network,
-)
+from utils.realtime.faces import FaceClassifier
 from utils.realtime.loop import run
 from utils.realtime.sources import open_source
 from utils.training import load_run, train
@@ -142,8 +139,10 @@ def seen_by_both_paths(dataset, model, contract, colour_cast=(0, 0, 0)):
     box_side = side / contract.face_input.crop_scale
     left = side / 2 - box_side / 2
     box = (left, left - side * contract.face_input.crop_shift_down, box_side, box_side)
-    network = _Network((model, contract))
-    return in_training, list(network.predict(network.crop(frame, [box]))[0].values())
+    label = {"fer2013": "emotion", "utkface": "gender"}[dataset]
+    networks = {"emotion": EMOTION, "gender": GENDER, label: (model, contract)}
+    (face,) = FaceClassifier(**networks).classify(frame, [box])
+    return in_training, list(getattr(face, f"{label}_probabilities").values())
 
 
 @pytest.mark.parametrize("dataset, network", [("fer2013", EMOTION), ("utkface", GENDER)])

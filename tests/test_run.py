@@ -1,3 +1,4 @@
+import re
 import sys
 from types import SimpleNamespace
 
@@ -17,9 +18,10 @@ from utils.realtime.sources import open_source
 def test_the_video_of_a_folder_without_a_name_has_one(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.png").write_bytes(encode_image(noise()))
-    assert run_command._default_video_path(open_source(".")).name == f"{tmp_path.name}.webm"
-    camera = sources.FrameSource("camera_0", live=True)
-    assert run_command._default_video_path(camera).name.startswith("camera_0_2")
+    monkeypatch.setattr(config, "REALTIME_DIR", tmp_path / "realtime")
+    monkeypatch.setattr(run_command, "FaceClassifier", lambda *_: labeller())
+    assert run_command.main(["--source", ".", "--detector", "haar", "--no-display"]) == 0
+    assert (tmp_path / "realtime" / f"{tmp_path.name}.webm").is_file()
 
 
 def test_command_line_says_where_the_video_went(tmp_path, capsys):
@@ -96,6 +98,12 @@ def camera(monkeypatch, tmp_path):
     return shown
 
 
+def test_a_second_recording_of_a_camera_has_another_name(camera, tmp_path):
+    assert run_command.main(["--source", "0", "--detector", "haar", "--record"]) == 0
+    (video,) = (tmp_path / "realtime").glob("*.webm")
+    assert re.fullmatch(r"camera_0_20\d{6}-\d{6}", video.stem)
+
+
 def written(folder):
     return sorted(path.suffix or path.name for path in folder.rglob("*") if path.is_file())
 
@@ -144,9 +152,9 @@ def test_a_closed_pipe_does_not_end_the_work(camera, tmp_path, monkeypatch):
     assert written(tmp_path) == [".csv", ".webm"]
 
 
-def test_a_tilde_in_an_option_is_the_home_folder(tmp_path, monkeypatch):
+def test_a_tilde_in_an_option_is_the_home_folder(camera, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    options = run_command._parse(["--output=~/v.webm", "--csv=~/t.csv", "--save-faces=~/faces"])
-    paths = options.output, options.csv, options.save_faces
-    assert paths == (tmp_path / "v.webm", tmp_path / "t.csv", tmp_path / "faces")
+    names = ("--output=~/v.webm", "--csv=~/t.csv", "--save-faces=~/faces")
+    assert run_command.main(["--source", "0", "--detector", "haar", *names]) == 0
+    assert {path.name for path in tmp_path.iterdir()} >= {"v.webm", "t.csv"}
