@@ -26,6 +26,7 @@ import platform
 import signal
 import subprocess
 import sys
+import sysconfig
 import venv
 from pathlib import Path
 
@@ -60,11 +61,13 @@ def refuse_unsupported():
             "install one of them and use it for this command, for instance "
             "py -3.12 tasks.py (Windows) or python3.12 tasks.py (macOS, Linux)."
         )
-    machine = (platform.system(), platform.machine())
-    if machine == ("Darwin", "x86_64") or machine == ("Windows", "ARM64") or sys.maxsize < 2**32:
+    # A Python for x64 on Windows for ARM has packages, although its machine is ARM64.
+    made_for = sysconfig.get_platform()
+    of_intel = (platform.system(), platform.machine()) == ("Darwin", "x86_64")
+    if of_intel or made_for == "win-arm64" or sys.maxsize < 2**32:
         sys.exit(
-            f"TensorFlow and LiteRT have no package for this Python ({' '.join(machine)}): they "
-            "need a 64-bit Python on Windows x64, macOS with Apple silicon, or Linux."
+            f"TensorFlow and LiteRT have no package for this Python ({made_for}): they need a "
+            "64-bit Python on Windows x64, macOS 13 or newer with Apple silicon, or Linux."
         )
 
 
@@ -85,8 +88,10 @@ def install(*what):
     """Have pip install these requirements, or end with a sentence."""
     pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
     if subprocess.run([*pip, *what], cwd=ROOT).returncode:
+        advice = ", without JupyterLab open, and in a short folder such as C:\\facelab"
         sys.exit(
-            "pip could not install the requirements (its message is above): repeat the command."
+            "pip could not install the requirements (its message is above): repeat the command"
+            f"{advice * (os.name == 'nt')}."
         )
 
 
@@ -127,8 +132,10 @@ def set_up(command):
         try:
             # As `python -m venv` does: copied binaries do not start on macOS.
             venv.create(VENV, with_pip=True, clear=True, symlinks=os.name != "nt")
-        except subprocess.CalledProcessError as error:
-            sys.exit(f"pip could not be put into {VENV} ({error}): delete it and try again.")
+        except (subprocess.CalledProcessError, OSError) as error:
+            sys.exit(
+                f"{VENV} could not be made ({error}): close what uses it, delete it and try again."
+            )
     if command == "run":
         what = [line.partition("#")[0].strip() for line in first.splitlines()]
         print("installing what run needs into .venv (a minute, about 400 MB) ...", flush=True)

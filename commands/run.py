@@ -177,7 +177,7 @@ def _label(options):
         detector = open_detector(options.detector)
         if window:
             stack.callback(cv2.destroyAllWindows)
-            _say("press q in the window, or close it, to end")
+            _say("press q in the window to end")
         summary = run(
             source,
             classifier,
@@ -191,7 +191,7 @@ def _label(options):
             skip_late=options.skip_late,
         )
         if window and not source.live and summary.stop_reason != STOPPED_BY_USER:
-            _say("the end: press any key in the window, or close it")
+            _say("the end: press any key in the window")
             wait_for_window()
     return summary
 

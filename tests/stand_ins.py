@@ -16,6 +16,7 @@ from utils.training import train
 
 
 def untrained(dataset, class_names, colour):
+    keras.utils.set_random_seed(0)
     face_input = face_input_for(dataset, 48, 48, colour)
     contract = ModelContract("compact", {"widths": [8]}, class_names, face_input, "nothing")
     return BUILDERS["compact"](face_input.shape, len(class_names), widths=[8]), contract

@@ -96,6 +96,18 @@ def test_a_file_that_is_open_elsewhere_is_said_to_be(tmp_path, monkeypatch):
     assert path.read_text() == "old" and (tmp_path / "table_2.csv").read_text() == "whole"
 
 
+def test_a_table_that_excel_has_open_is_said_to_be_before_the_work(tmp_path, monkeypatch):
+    def denied(self, *_):
+        raise PermissionError("used by another process")
+
+    (tmp_path / "table.csv").touch()
+    monkeypatch.setattr("builtins.open", denied)
+    monkeypatch.setattr(files, "PATIENCE", (0, 0))
+    with pytest.raises(PermissionError, match=r"table\.csv cannot be written .*close it there"):
+        with replaced_when_done(tmp_path / "table.csv"):
+            pytest.fail("the block must not run")
+
+
 def test_a_file_that_is_open_for_a_moment_is_waited_for(tmp_path, monkeypatch):
     replace, attempts = os.replace, []
 

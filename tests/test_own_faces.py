@@ -144,6 +144,10 @@ def test_the_same_is_loaded_and_a_change_is_prepared_anew(workspace, capsys):
     content, written = table.read_text(), table.stat().st_mtime_ns
     assert command.main([str(faces)]) == 0
     assert table.stat().st_mtime_ns == written and "made anew" not in capsys.readouterr().out
+    for name in (".DS_Store", "._eve1.png", "Thumbs.db"):  # a folder that somebody has looked at
+        (faces / "FFP2" / name).write_bytes(b"...")
+    assert command.main([str(faces)]) == 0
+    assert table.stat().st_mtime_ns == written and "made anew" not in capsys.readouterr().out
     (faces / "FFP2" / "eve1.png").rename(faces / "Mütze" / "eve3.png")
     assert command.main([str(faces)]) == 0
     assert "mine was prepared from other raw data or in another way" in capsys.readouterr().out
@@ -293,7 +297,7 @@ def test_the_loop_by_name_writes_the_own_labels(own_run, tmp_path):
     ]  # fmt: skip
     for row in rows:
         own = {name: float(row[f"p_{name}"]) for name in CLASSES}
-        assert row["emotion"] == max(own, key=own.get)
+        assert own[row["emotion"]] == max(own.values())
         assert sum(own.values()) == pytest.approx(1, abs=1e-3)
     (kept,) = rows_of_csv(faces / "faces.csv")
     assert kept["emotion"] in kept["file"] and (faces / kept["file"]).is_file()

@@ -355,11 +355,14 @@ def test_no_window_on_a_display_that_is_gone(monkeypatch):
 
 
 def test_window_ends_with_q_or_when_it_is_closed(monkeypatch):
+    monkeypatch.setattr(display.sys, "platform", "linux")
     monkeypatch.setattr(cv2, "imshow", lambda title, picture: None)
     for key, visible, goes_on in ((255, 1.0, True), (ord("q"), 1.0, False), (255, 0.0, False)):
         monkeypatch.setattr(cv2, "waitKey", lambda delay, key=key: key)
         monkeypatch.setattr(cv2, "getWindowProperty", lambda *_, visible=visible: visible)
         assert display.show_in_window(noise()) is goes_on
+    monkeypatch.setattr(display.sys, "platform", "darwin")  # there, a minimised one is invisible
+    assert display.show_in_window(noise())
 
 
 # --- with the shipped networks

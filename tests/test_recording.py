@@ -414,7 +414,7 @@ def test_faces_are_kept_once_a_second_with_their_labels(tmp_path, classifier):
     grey = cv2.resize(
         cv2.cvtColor(seen, cv2.COLOR_BGR2GRAY), (48, 48), interpolation=cv2.INTER_AREA
     )
-    kept = cv2.imread(str(folder / "0012.000s_track1_happy_F_48x48.png"), cv2.IMREAD_UNCHANGED)
+    kept = read_image(folder / "0012.000s_track1_happy_F_48x48.png", cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(kept, grey)
     with open_source(folder) as pictures:
         assert len(list(pictures)) == 40

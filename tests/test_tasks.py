@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from contextlib import nullcontext
 
 import pytest
 from packaging.requirements import Requirement
@@ -122,11 +123,23 @@ def test_other_pythons_are_refused_in_a_sentence(tasks, monkeypatch, version):
         tasks.refuse_unsupported()
 
 
-@pytest.mark.parametrize("machine", [("Darwin", "x86_64"), ("Windows", "ARM64")])
-def test_machines_without_tensorflow_are_refused(tasks, monkeypatch, machine):
-    monkeypatch.setattr(tasks.platform, "system", lambda: machine[0])
-    monkeypatch.setattr(tasks.platform, "machine", lambda: machine[1])
-    with pytest.raises(SystemExit, match="no package for this Python"):
+@pytest.mark.parametrize(
+    "system, machine, made_for, is_refused",
+    [
+        ("Darwin", "x86_64", "macosx-10.9-universal2", True),
+        ("Darwin", "arm64", "macosx-10.9-universal2", False),
+        ("Windows", "ARM64", "win-arm64", True),
+        ("Windows", "ARM64", "win-amd64", False),  # emulated, which has packages
+    ],
+)
+def test_machines_without_tensorflow_are_refused(
+    tasks, monkeypatch, system, machine, made_for, is_refused
+):
+    monkeypatch.setattr(tasks.platform, "system", lambda: system)
+    monkeypatch.setattr(tasks.platform, "machine", lambda: machine)
+    monkeypatch.setattr(tasks.sysconfig, "get_platform", lambda: made_for)
+    refused = pytest.raises(SystemExit, match="no package for this Python")
+    with refused if is_refused else nullcontext():
         tasks.refuse_unsupported()
 
 

@@ -15,7 +15,7 @@ import pytest
 from projects import move_project
 from stand_ins import TINY, Slow, sample_batches, small_network, train_small
 
-from utils import config
+from utils import config, training
 from utils.data.batches import Batches
 from utils.data.fer import prepare_fer
 from utils.data.prepared import load_split
@@ -278,6 +278,21 @@ def test_an_interrupted_training_ends_as_one_without_interruption(
     assert_same_weights(model, whole, atol=1e-5)
     np.testing.assert_allclose(run.history["loss"], expected.history["loss"], rtol=1e-5)
     assert names_of_runs() == ["small", "whole"]
+
+
+def test_a_table_that_is_open_in_another_program_is_waited_for(
+    prepared_workspace, monkeypatch, capsys
+):
+    answers = iter([PermissionError("history.csv cannot be written"), None])
+
+    def check(path):
+        if answer := next(answers, None):
+            raise answer
+
+    monkeypatch.setattr(training, "check_replaceable", check)
+    monkeypatch.setattr(training, "SECONDS_TO_WAIT", 0)
+    check_whole(train_small("small"), epochs=2)
+    assert "history.csv cannot be written; the training waits\n" in capsys.readouterr().out
 
 
 def test_nothing_is_trained_again_where_only_the_scores_were_missing(prepared_workspace):

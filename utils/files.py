@@ -112,7 +112,13 @@ def check_replaceable(path, marker=None):
     _refuse_irreplaceable(target, path, marker)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_file():
-        target.open("ab").close()
+        try:
+            _patiently(open, target, "ab").close()
+        except PermissionError as error:
+            raise PermissionError(
+                f"{target} cannot be written ({error}), probably because another program has it "
+                "open: close it there"
+            ) from error
     tempfile.TemporaryFile(dir=target.parent).close()
     return target
 
@@ -138,14 +144,14 @@ def _move(partial, target):
     old = partial.with_name(f"{partial.name}-old")
     try:
         if target.is_dir():
-            _replace(target, old)
-        _replace(partial, target)
+            rename(target, old)
+        rename(partial, target)
     except OSError as error:
         if old.is_dir() and not target.exists():
-            _replace(old, target)
+            rename(old, target)
         if isinstance(error, PermissionError):
             beside = free_name(target)
-            _replace(partial, beside)
+            rename(partial, beside)
             raise PermissionError(
                 f"{target} could not be replaced ({error}), probably because another program has "
                 f"it open: close it there; what was made is in {beside}"
@@ -159,14 +165,19 @@ def _move(partial, target):
         remove(old)
 
 
-def _replace(source, target):
-    """Rename; under Windows, virus scanners and the like hold a new file open for a moment."""
+def rename(source, target):
+    """Give a file or folder another name, under which one may be there."""
+    _patiently(os.replace, source, target)
+
+
+def _patiently(do, *what):
+    """Under Windows, virus scanners and the like hold a new file open for a moment."""
     for wait in PATIENCE:
         try:
-            return os.replace(source, target)
+            return do(*what)
         except PermissionError:
             time.sleep(wait)
-    return os.replace(source, target)
+    return do(*what)
 
 
 def free_name(path):

@@ -364,8 +364,9 @@ def _set_imagenet_weights(base, random_layers):
         if "URL fetch failure" not in str(error):
             raise
         raise ConnectionError(
-            "MobileNet's ImageNet weights could not be downloaded: connect this machine once, put "
-            f"a copy at {path}, or pass weights=None and say that the network started at random"
+            f"MobileNet's ImageNet weights could not be downloaded ({error}): connect this machine "
+            f"once, put a copy at {path}, or pass weights=None and say that the network started at "
+            'random; Python of python.org on a Mac needs its "Install Certificates" first'
         ) from error
     for layer in wanted:
         layer.set_weights(source.get_layer(layer.name).get_weights())

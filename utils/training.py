@@ -11,7 +11,7 @@ import re
 import time
 import uuid
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +28,15 @@ from utils import config
 from utils.data.batches import views
 from utils.data.prepared import fingerprint, load_prepared
 from utils.evaluation import evaluate
-from utils.files import GET_AGAIN, read_json, remove, replaced_when_done, sha256_of, write_json
+from utils.files import (
+    GET_AGAIN,
+    check_replaceable,
+    read_json,
+    remove,
+    replaced_when_done,
+    sha256_of,
+    write_json,
+)
 from utils.models import count_parameters
 from utils.networks.contract import OWN_ARCHITECTURE, WEIGHTS_NAME, ModelContract
 from utils.networks.precision import with_policy
@@ -39,6 +47,8 @@ from utils.networks.storage import (
 )
 from utils.networks.structure import DEPENDS_ON_COPY, describe, differences
 from utils.preprocessing import FaceInput
+
+SECONDS_TO_WAIT = 10  # for a table that another program has open
 
 
 @dataclass(frozen=True)
@@ -431,6 +441,22 @@ def _resume(model, run):
     return 0
 
 
+def _wait_for(table):
+    """Wait while Excel has a table open under Windows: it is not worth a night's training."""
+    while True:
+        try:
+            return check_replaceable(table)
+        except PermissionError as error:
+            print(f"{error}; the training waits")
+            time.sleep(SECONDS_TO_WAIT)
+
+
+def _remove(checkpoints):
+    for path in checkpoints:
+        with suppress(OSError):  # Windows keeps what is open in another program: they do no harm
+            remove(path)
+
+
 class _Record(keras.callbacks.Callback):
     """After each epoch: its line in the history, then a checkpoint, each whole or not there."""
 
@@ -458,15 +484,14 @@ class _Record(keras.callbacks.Callback):
         seconds = round(time.perf_counter() - self._start, 2)
         self.rows.append({"epoch": epoch + 1, **logs, "seconds": seconds})
         table = pd.DataFrame(self.rows)
+        _wait_for(self.folder / "history.csv")
         with replaced_when_done(self.folder / "history.csv") as partial:
             table.assign(epoch=table["epoch"] - 1).to_csv(partial, index=False)
         earlier = _checkpoints(self.folder)
         path = self.folder / f"checkpoint_{epoch + 1:05}.weights.h5"
         with replaced_when_done(path) as partial:
             self.model.save_weights(partial)
-        for each in earlier:
-            if each != path:
-                remove(each)
+        _remove(each for each in earlier if each != path)
 
 
 def _score_and_keep(model, run, valid_batches, average_views):
@@ -499,8 +524,7 @@ def _score_and_keep(model, run, valid_batches, average_views):
         "versions": _versions(),
     }
     write_json(run.folder / "run.json", run.facts | facts)
-    for path in _checkpoints(run.folder):
-        remove(path)
+    _remove(_checkpoints(run.folder))
     print(f"{run.name}: {scores['accuracy']:.1%} of {scores['n']:,} validation images")
 
 

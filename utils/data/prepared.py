@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from utils import config
 from utils.data.raw import files_in, state_of
-from utils.files import read_image, read_json, read_table, replaced_when_done, write_json
+from utils.files import read_image, read_json, read_table, rename, replaced_when_done, write_json
 from utils.preprocessing import CLASSES, face_input_for, prepare_face
 
 SPLITS = ("train", "valid", "test")
@@ -186,7 +186,7 @@ def prepare_once(
         for split, name in itertools.product(SPLITS, prepared.class_names):
             (partial / split / name).mkdir(parents=True)
         for written, file in zip(labels["written"], labels["file"]):
-            (partial / written).rename(partial / file)
+            rename(partial / written, partial / file)
         _save_tables(prepared, partial)
     return prepared
 

@@ -11,6 +11,7 @@ from utils.files import MAX_FILE_BYTES, refuse_damaged
 MAX_FILES = 1_000_000
 MAX_ARCHIVE_BYTES = 4 * 2**30  # UTKFace has a fortieth of it
 BLOCK = 512  # of a tar
+OF_SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def printable(name):
@@ -81,8 +82,12 @@ def paths_below(folder):
 
 
 def state_of(source):
-    """Files, bytes, time of the last change, names: other numbers are another copy."""
+    """Files, bytes, time of the last change, names: other numbers are another copy.
+
+    Without what systems put into folders that somebody has looked at: looking changes no data.
+    """
     paths = paths_below(source) if source.is_dir() else [source]
+    paths = [x for x in paths if x.name not in OF_SYSTEM and not x.name.startswith("._")]
     facts = [path.stat() if path.exists() else path.lstat() for path in paths]
     newest = max((x.st_mtime_ns for x in facts), default=0)
     state = [len(facts), sum(x.st_size for x in facts), newest]

@@ -263,4 +263,6 @@ def wait_for_window():
 
 
 def _window_is_open():
-    return cv2.getWindowProperty(WINDOW_TITLE, cv2.WND_PROP_VISIBLE) >= 1
+    # OpenCV's windows cannot be closed on macOS, where one that is minimised counts as invisible.
+    visible = cv2.getWindowProperty(WINDOW_TITLE, cv2.WND_PROP_VISIBLE) >= 1
+    return visible or sys.platform == "darwin"

@@ -4,6 +4,7 @@ import mimetypes
 import os
 import queue
 import re
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -215,9 +216,10 @@ def _open_camera(number):
     capture = cv2.VideoCapture(number)
     if not capture.isOpened():
         capture.release()
+        asks = "macOS asks the first time: allow it and start again. " * (sys.platform == "darwin")
         raise OSError(
             f"camera {number} cannot be opened: is one connected, does another program use it, and "
-            "may this program use it (system settings)? Try --source 1, or a video file"
+            f"may this program use it (system settings)? {asks}Try --source 1, or a video file"
         )
     return _live(f"camera_{number}", capture)
 
