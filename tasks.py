@@ -35,19 +35,9 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "installed.sha256"
 REST = "# ---"  # the line of requirements.txt after which comes what run does not need
-COMMANDS = {
-    "run": ["-m", "commands.run"],
+NAMES = "run prepare train tune ship report submit grade evaluate results benchmark".split()
+COMMANDS = {name: ["-m", f"commands.{name}"] for name in NAMES} | {
     "test": ["-m", "pytest", "-n", "2"],
-    "prepare": ["-m", "commands.prepare"],
-    "train": ["-m", "commands.train"],
-    "tune": ["-m", "commands.tune"],
-    "ship": ["-m", "commands.ship"],
-    "report": ["-m", "commands.report"],
-    "submit": ["-m", "commands.submit"],
-    "grade": ["-m", "commands.grade"],
-    "evaluate": ["-m", "commands.evaluate"],
-    "results": ["-m", "commands.results"],
-    "benchmark": ["-m", "commands.benchmark"],
     "lab": ["-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks/01_prepare_fer.ipynb"],
 }
 

@@ -4,7 +4,6 @@ python -m commands.benchmark --help
 """
 
 import argparse
-import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -68,15 +67,6 @@ def engine_loop(classifier, detector):
         return faces
 
     return label
-
-
-def fer_loop():
-    """The package `fer` with its Haar cascade and TensorFlow Lite, or None: one network."""
-    if importlib.util.find_spec("fer") is None:
-        return None
-    from fer.fer import FER  # not a dependency of this project
-
-    return FER().detect_emotions
 
 
 def _first_face(detector, frames):
@@ -173,11 +163,6 @@ def main(arguments=None):
             raise ValueError(f"{options.clip} has {len(frames)} frame, expected a clip")
         frames = enlarge_faces(frames)
         rows = {"report's loop": time_frames(report_loop(), frames)}
-        fer = fer_loop()
-        if fer:
-            rows["fer, emotion only"] = time_frames(fer, frames)
-        else:
-            print("fer is not installed here; it was not timed")
         clips = {f"{n * m} faces, 640x480": crowd(frames, n, m) for n, m in ((2, 2), (6, 5))}
         ours = time_engines({"1 face": frames, **clips})
         for (runtime, detector, faces), row in ours.items():

@@ -194,17 +194,9 @@ def _open_zip(archive, size):
 
     def read(name, limit):
         with archive.open(members[name]) as stream:
-            return _read_pieces(stream, limit)
+            return stream.read(limit)
 
     return Package({name: member.file_size for name, member in members.items()}, read)
-
-
-def _read_pieces(stream, limit):
-    pieces = []
-    while limit > 0 and (piece := stream.read(min(limit, 2**20))):
-        pieces.append(piece)
-        limit -= len(piece)
-    return b"".join(pieces)
 
 
 def _refuse_name(name):
@@ -242,6 +234,6 @@ def _open_folder(folder):
 
     def read(name, limit):
         with (folder / name).open("rb") as stream:
-            return _read_pieces(stream, limit)
+            return stream.read(limit)
 
     return Package(sizes, read)

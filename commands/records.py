@@ -125,9 +125,10 @@ class RunRecord:
         of_sample = self.dataset in CLASSES and self.facts["train_images"] < SAMPLE_IMAGES
         return of_sample or self.dataset == config.DRAWN
 
-    def predictions(self, split):
+    def predictions(self, split, averaged=False):
         """Labels and probabilities of a split, as `utils.training.Run.predictions`."""
-        return self.predicted[f"{split}_true"], self.predicted[f"{split}_probabilities"]
+        kind = "averaged" if averaged else "probabilities"
+        return self.predicted[f"{split}_true"], self.predicted[f"{split}_{kind}"]
 
 
 def read_run(folder):

@@ -63,6 +63,7 @@ def build_report(runs_dir, title):
     """
     # It loads TensorFlow, which whoever wants a table only need not wait for.
     from utils.course_report import TRIALS, compare_with_report
+    from utils.training import tabulate
 
     if not runs_dir.is_dir():
         raise FileNotFoundError(
@@ -85,7 +86,7 @@ def build_report(runs_dir, title):
         unfinished={k: x for k, x in failures.items() if isinstance(x, UnfinishedRun)},
         unreadable={k: x for k, x in failures.items() if not isinstance(x, UnfinishedRun)},
         trials={x: _table(compare_with_report(TRIALS[x], records)) for x in TRIALS},
-        runs_table=_table(tabulate(runs, found)) if runs else None,
+        runs_table=_table(_with_checks(tabulate(runs, "test"), runs, found)) if runs else None,
         data={x: _table(_data_table(x, runs)) for x in [*CLASSES, *own]},
         studies=_studies(runs_dir.resolve().with_name("tune")),
         environments=_table(_environments(runs)) if runs else None,
@@ -102,36 +103,13 @@ def _studies(folder):
     return {_clipped(name): base64.b64encode(x).decode() for name, x in known.items()}
 
 
-def tabulate(records, found):
-    """Scores, cost and checks of runs, test accuracies with their 95 % Wilson intervals.
-
-    Parameters
-    ----------
-    records : sequence of commands.records.RunRecord
-    found : dict of str to list of str
-        What `commands.checks.check` found, by name.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by run.
-    """
-    rows = [
-        {
-            "run": record.name,
-            "whose": "ours" if record.is_reference else "yours",
-            "parameters": sum(record.facts["parameters"]),
-            "epochs": record.epochs,
-            "minutes": record.seconds / 60,
-            "validation": record.valid["accuracy"],
-            **{key: record.test[key] for key in ("n", "accuracy", "low", "high")},
-            "macro F1": record.test["macro_f1"],
-            "checks": "; ".join(found[record.name]) or "all hold",
-            "questions": " ".join(questions(record)) or "none",
-        }
-        for record in records
-    ]
-    return pd.DataFrame(rows).set_index("run")
+def _with_checks(table, runs, found):
+    """The table of runs, test accuracies with their 95 % Wilson intervals, and what to ask."""
+    table.insert(4, "validation", [run.valid["accuracy"] for run in runs])
+    return table.assign(
+        checks=["; ".join(found[run.name]) or "all hold" for run in runs],
+        questions=[" ".join(questions(run)) or "none" for run in runs],
+    )
 
 
 def _table(table):

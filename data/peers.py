@@ -22,17 +22,16 @@ def measure(name, dataset, face_input, predict, facts):
     predict : callable
         Images, uint8 (n, height, width, channels), to probabilities, float (n, num_classes).
     facts : dict
-        To be kept beside the scores: versions, and what was chosen.
+        To be kept beside the answers: versions, and what was chosen.
     """
-    metrics, predictions = dict(facts), {}
+    predictions = {}
     for split in ("valid", "test"):
         images, y_true, _ = load_split(dataset, split, face_input)
         probabilities = predict(images)
-        metrics[split] = evaluate(y_true, probabilities)
         predictions[f"{split}_true"] = y_true
         predictions[f"{split}_probabilities"] = probabilities.astype(np.float16)
-        print(split, metrics[split])
+        print(split, evaluate(y_true, probabilities))
     folder = config.ROOT / "outputs" / "peers" / name
     with replaced_when_done(folder / "predictions.npz") as partial:
         np.savez_compressed(partial, **predictions)
-    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "facts.json", facts)

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 from submissions import make_run
 
-from commands.checks import check, read_references
+from commands.checks import check, questions, read_references
 from commands.records import read_run
 from utils.data.fer import prepare_fer
 from utils.data.prepared import read_prepared
@@ -258,7 +258,7 @@ def run_folder(chance, folder):
     def use():
         record = read_run(folder / "run")
         assert record.test["n"] and np.isfinite(record.test["accuracy"])
-        check(record, read_references())
+        check(record, read_references()), questions(record)
 
     return folder / "run" / name, use
 

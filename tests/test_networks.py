@@ -17,7 +17,6 @@ from utils.networks.folding import fold_normalization
 from utils.networks.precision import (
     FusedBatchNormalization,
     choose_policy,
-    fuse_normalization,
     with_policy,
 )
 from utils.networks.storage import (
@@ -291,17 +290,9 @@ def test_results_are_those_of_keras(shape, training, trainable):
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-4)
 
 
-def test_moving_statistics_against_numpy():
-    layer = FusedBatchNormalization(momentum=0.9)
-    layer(IMAGES, training=True)
-    _, _, mean, variance = layer.get_weights()
-    np.testing.assert_allclose(mean, 0.1 * IMAGES.mean(axis=(0, 1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(variance, 0.9 + 0.1 * IMAGES.var(axis=(0, 1, 2)), rtol=1e-5)
-
-
 def test_a_fused_model_keeps_its_weights_and_what_is_frozen():
     model = BUILDERS["mobilenet"]((64, 64, 3), 7, weights=None)
-    fused = fuse_normalization(model)
+    fused = with_policy(model, fused=True)
     for before, after in zip(model.get_weights(), fused.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
     frozen = [[x.trainable for x in each.layers if x.weights] for each in (model, fused)]
@@ -311,11 +302,7 @@ def test_a_fused_model_keeps_its_weights_and_what_is_frozen():
 
 
 def test_what_computed_in_bfloat16_computes_in_float32_with_the_same_weights(model):
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        half = fuse_normalization(BUILDERS["compact"](RGB, 2, widths=[8, 16]))
-    finally:
-        keras.config.set_dtype_policy("float32")
+    half = with_policy(BUILDERS["compact"](RGB, 2, widths=[8, 16]), "mixed_bfloat16", fused=True)
     spread_statistics(model)
     half.set_weights(model.get_weights())
     assert {layer.compute_dtype for layer in half.layers} == {"bfloat16", "float32"}

@@ -240,34 +240,11 @@ def test_runs_of_one_s_own_stand_side_by_side(runs_dir):
     assert base64.b64encode(b"root:x:0:0").decode() not in page
 
 
-DAMAGES = [
-    lambda x: (x / "run.json").write_text('{"finished": "by another version"}'),
-    lambda x: (x / "run.json").write_text('{"finished": {"acc'),
-    lambda x: (x / "history.csv").unlink(),
-    lambda x: (x / "history.csv").write_text("epoch,loss\n0,1\n"),
-    lambda x: (x / "predictions.npz").unlink(),
-    lambda x: (x / "predictions.npz").write_bytes(b"PK cut off"),
-    *(
-        lambda x, key=key, value=value: change_facts(x.parent, x.name, **{key: value})
-        for key, value in (
-            ("made_of__batches__labels", 5),
-            ("made_of__network", None),
-            ("parameters", [1]),
-            ("train_images", [1]),
-            ("versions", "x"),
-        )
-    ),
-]
-
-
-def test_damaged_runs_leave_the_page_of_the_others(runs_dir):
-    for number, damage in enumerate(DAMAGES):
-        folder = runs_dir / f"cut_{number}"
-        shutil.copytree(runs_dir / "emotion_final", folder)
-        damage(folder)
+def test_a_damaged_run_leaves_the_page_of_the_others(runs_dir):
+    shutil.copytree(runs_dir / "emotion_final", runs_dir / "cut")
+    change_facts(runs_dir, "cut", made_of__network=None)
     page = build_report(runs_dir, "x")
-    for number in range(len(DAMAGES)):
-        assert f"cut_{number}: its files cannot be read (" in page
+    assert "cut: its files cannot be read (" in page
     assert page.count('src="data:image/png;base64,') == 1
     assert "from 1 finished run." in page
 

@@ -97,19 +97,8 @@ def crop_face(image, box, face_input):
     centre_x = left + width / 2
     centre_y = top + height / 2 + side * face_input.crop_shift_down
     left, top = round(centre_x - side / 2), round(centre_y - side / 2)
-    rows, above, below = _part_inside(top, side, image.shape[0])
-    columns, before, after = _part_inside(left, side, image.shape[1])
-    inside = image[rows, columns]
-    if inside.shape[:2] == (side, side):
-        return inside
-    return cv2.copyMakeBorder(inside, above, below, before, after, cv2.BORDER_REPLICATE)
-
-
-def _part_inside(start, side, limit):
-    """Which part of a side lies in 0..limit, at least one pixel; how many lie before and after."""
-    part = slice(min(max(start, 0), limit - 1), max(min(start + side, limit), 1))
-    before = min(max(-start, 0), side - 1)
-    return part, before, side - before - (part.stop - part.start)
+    # Whole pixels, so nothing is interpolated; beyond the border, its pixels are repeated.
+    return cv2.getRectSubPix(image, (side, side), (left + (side - 1) / 2, top + (side - 1) / 2))
 
 
 def prepare_face(face, face_input):

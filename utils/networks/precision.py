@@ -89,36 +89,19 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
-def fuse_normalization(model):
-    """Copy a functional model whose batch normalisation is then one operation.
-
-    Returns
-    -------
-    keras.Model
-        The same weights in the same order; it computes what `model` computes.
-    """
-
-    def clone(layer):
-        is_norm = type(layer) is keras.layers.BatchNormalization
-        kind = FusedBatchNormalization if is_norm else type(layer)
-        return kind.from_config(layer.get_config())
-
-    return _copied(model, clone)
-
-
-def with_policy(model, policy="float32"):
+def with_policy(model, policy="float32", fused=False):
     """A model of Keras' own layers that computes as a policy says: the model itself if it does.
 
-    Its outputs stay float32.
+    Its weights stay in their order, its outputs float32. `fused` makes its batch normalisation one
+    operation in training.
     """
-    policies = {layer.dtype_policy.name for layer in model.layers}
-    fused = any(type(layer) is FusedBatchNormalization for layer in model.layers)
-    if policies == {policy} and not fused:
+    norms = keras.layers.BatchNormalization, FusedBatchNormalization
+    is_fused = any(type(layer) is FusedBatchNormalization for layer in model.layers)
+    if {x.dtype_policy.name for x in model.layers} == {policy} and is_fused == fused:
         return model
 
     def clone(layer):
-        is_fused = type(layer) is FusedBatchNormalization
-        kind = keras.layers.BatchNormalization if is_fused else type(layer)
+        kind = norms[fused] if type(layer) in norms else type(layer)
         is_output = any(layer.output is x for x in model.outputs)
         return kind.from_config(layer.get_config() | {"dtype": "float32" if is_output else policy})
 

@@ -19,7 +19,7 @@ from utils import config
 from utils.data.batches import AUGMENTATIONS, load_batches
 from utils.data.ferplus import load_votes, soften
 from utils.models import BUILDERS
-from utils.networks.precision import choose_policy, compute_capabilities, fuse_normalization
+from utils.networks.precision import choose_policy, compute_capabilities, with_policy
 from utils.networks.storage import load_network
 from utils.preprocessing import CLASSES, face_input_for
 from utils.recipes.auxiliary import (
@@ -348,15 +348,10 @@ def _with_soft_labels(recipe, batches, policy):
 
 def build(recipe, policy="float32"):
     """Build the network of a recipe, not compiled: keras.Model that computes as a policy says."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        builder = BUILDERS[recipe.architecture]
-        model = builder(recipe.face_input.shape, len(recipe.classes), **recipe.arguments)
-        if policy == "mixed_bfloat16" and not tf.config.list_physical_devices("GPU"):
-            model = fuse_normalization(model)
-    finally:
-        keras.config.set_dtype_policy(before)
+    builder = BUILDERS[recipe.architecture]
+    model = builder(recipe.face_input.shape, len(recipe.classes), **recipe.arguments)
+    fused = policy == "mixed_bfloat16" and not tf.config.list_physical_devices("GPU")
+    model = with_policy(model, policy, fused)
     if recipe.initial_weights:
         shipped, contract = load_network(recipe.initial_weights)
         # Layers of equal weights may see images of another size.
