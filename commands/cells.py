@@ -17,6 +17,7 @@ MARKER = "# NBVAL_CHECK_OUTPUT"  # of cells whose stored output is there without
 SHOWING = {
     *("plot_images", "imshow", "matshow", "figimage", "pcolor", "pcolormesh"),
     *("Image", "Video", "HTML", "load_img", "array_to_img", "cv2_imshow"),
+    "display_id",  # of what other cells update
 }
 LEFT_OUT = "picture left out: faces of the data set, or yours (submit --faces keeps it)"
 
@@ -223,5 +224,6 @@ def _names(source):
 
 
 def _used(tree):
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return names | {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    """Names, attributes and the names of arguments."""
+    kinds = {ast.Name: "id", ast.Attribute: "attr", ast.keyword: "arg"}
+    return {getattr(node, kinds[type(node)]) for node in ast.walk(tree) if type(node) in kinds}

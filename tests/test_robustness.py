@@ -92,6 +92,7 @@ def test_labels_that_change_with_the_box(small_run, monkeypatch):
     known, network = np.arange(len(images)) < 2, Recorder()
     monkeypatch.setattr(robustness, "copies_of_training", lambda *_: known)
     monkeypatch.setattr(type(small_run), "load_model", lambda _: network)
+    monkeypatch.setattr(robustness, "only_class", lambda model: model)
     table = robustness.jitter_of(small_run)
     assert set(table["n"]) == {len(images) - 2}
     *seen, unchanged = network.seen[::2]

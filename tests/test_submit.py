@@ -130,6 +130,7 @@ def test_what_is_no_zip_by_name_is_refused(workspace, capsys):
 def test_faces_are_left_out_unless_asked_for(quick_project):
     shown = ["plots.plot_images(x)", "p(x)", "for f in x:\n    ax.imshow(f)", "grid(x)", "deep()"]
     shown += ["import PIL.Image as P\nP.open('me.jpg')", "keras.utils.load_img('me.jpg')"]
+    shown.append("handle = display(display_id=True)")  # of which another cell shows faces
     kept = ["plots.plot_history(run.history)", "from utils.plots import plot_images as p"]
     made = [
         "def grid(x):\n    plot_images(x)",

@@ -121,7 +121,7 @@ def jitter_of(run):
     """
     path = run.folder / "jitter.csv"
     if not path.is_file():
-        model = load_network(run.name)[0] if run.is_reference else run.load_model()
+        model = load_network(run.name)[0] if run.is_reference else only_class(run.load_model())
         prepared, face_input = prepared_of(run), run.contract.face_input
         images, _, _ = load_images(prepared, "valid", face_input, run.class_names)
         images = images[~copies_of_training(prepared, "valid", run.class_names)]
