@@ -200,7 +200,8 @@ def leave_out_faces(notebook):
     for cell, (used, _) in zip(code, names):
         if cell["outputs"] and used & showing:
             line = {"output_type": "stream", "name": "stdout", "text": f"{LEFT_OUT}\n"}
-            cell["outputs"] = [line]
+            printed_lines = [x for x in cell["outputs"] if x.get("output_type") == "stream"]
+            cell["outputs"] = [line, *printed_lines]
 
 
 def _names(source):

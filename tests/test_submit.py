@@ -137,7 +137,10 @@ def test_faces_are_left_out_unless_asked_for(quick_project):
         "def deep():\n    grid(1)",
         "%magic\nplot_images(x)",
     ]
-    write_notebook("01_prepare_fer", of_cells(*shown, *kept, *made))
+    content = of_cells(*shown, *kept, *made)
+    printed = {"output_type": "stream", "name": "stdout", "text": "nine of them"}
+    content["cells"][0]["outputs"].append(printed)
+    write_notebook("01_prepare_fer", content)
     files = handed_in()
     notebook = json.loads(files["notebooks/01_prepare_fer.ipynb"])
     left_out = [
@@ -145,7 +148,7 @@ def test_faces_are_left_out_unless_asked_for(quick_project):
         for cell in notebook["cells"]
         if cell["outputs"][0].get("text", "").startswith("picture left out: faces of the data set")
     ]
-    assert left_out == [*shown, *made]
+    assert left_out == [*shown, *made] and notebook["cells"][0]["outputs"][1:] == [printed]
     for suffix in ("ipynb", "html"):
         page = files[f"notebooks/01_prepare_fer.{suffix}"].decode()
         assert page.count(PICTURE) == len(kept) and "picture left out" in page

@@ -56,8 +56,8 @@ CENTRE_ABOVE = 0.068
 class HaarDetector:
     """The Haar cascade, as in the report, with other parameters.
 
-    The report's (1.03, 10, 180) misses every face smaller than 180 pixels. Taught in
-    notebooks/05_realtime.ipynb.
+    The report's (1.03, 10, 180) misses every face whose box, by itself, has less than 180
+    pixels a side. Taught in notebooks/05_realtime.ipynb.
 
     Parameters
     ----------

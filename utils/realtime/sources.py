@@ -219,7 +219,7 @@ def _open_camera(number):
         asks = "macOS asks the first time: allow it and start again. " * (sys.platform == "darwin")
         raise OSError(
             f"camera {number} cannot be opened: is one connected, does another program use it, and "
-            f"may this program use it (system settings)? {asks}Try --source 1, or a video file"
+            f"may this program use it (system settings)? {asks}Try another number, or a video file"
         )
     return _live(f"camera_{number}", capture)
 
