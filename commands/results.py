@@ -44,7 +44,12 @@ def build_page():
     families = {
         name: markdown(tables.family_table(name), FAMILY_COLUMNS) for name in tables.FAMILIES
     }
-    blurred = ("emotion_step_8_short", "emotion_two_labels", "emotion_fer_distilled")
+    single = ("emotion_two_labels", "emotion_fer_distilled")
+    blurred = {
+        "emotion_step_8_short": tables.SEEDS[tables.SHORT],
+        "emotion_step_8_short_anti_aliased": tables.SEEDS[tables.BLURRED],
+        **{x: [x] for each in single for x in (each, f"{each}_anti_aliased")},
+    }
     after_ten_epochs = reference("emotion_final").facts["at_epoch"]["10"]["test"]
     camera = tables.camera_table()
     judged, _ = tables.answers(tables.OWN_LABELS, "valid", judge="agreed", clean=True)
@@ -63,9 +68,7 @@ def build_page():
         camera_n={key: int(camera[f"{key} n"].max()) for key in CAMERA_SCORES},
         jitter={
             name: _percent(np.mean([jitter_of(reference(x)).loc["any", "share"] for x in seeds]))
-            for each in blurred
-            for name in (each, f"{each}_anti_aliased")
-            for seeds in [tables.SEEDS[f"{name}, 3 seeds"] if "short" in name else [name]]
+            for name, seeds in blurred.items()
         },
         num_disgust=int((judged == EMOTIONS.index("disgust")).sum()),
         loop=tables.choose_for_loop(camera).partition(", ")[0],

@@ -1,10 +1,16 @@
-"""Makes up submissions of a course, without any training."""
+"""Makes up submissions of a course, without any training, for tests and to be looked at.
 
+python tests/submissions.py FOLDER                        the twelve kinds
+python tests/submissions.py FOLDER --students 30 --runs 10  a course of whole ones
+"""
+
+import argparse
 import io
 import json
 import random
 import zipfile
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 
@@ -203,3 +209,36 @@ def make_twelve(folder):
     facts = {"git": EVIL, "date": EVIL, "changed": [EVIL], "missing": [EVIL]}
     submission(folder / "script.zip", scripts, EVIL, **facts)
     return sorted(path.name for path in folder.glob("*.zip"))
+
+
+def make_course(folder, num_students, num_runs):
+    """Write whole submissions with the course's own notebooks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = sorted((config.ROOT / "notebooks").glob("*.ipynb"))
+    notebooks = {path.stem: path.read_bytes() for path in paths}
+    names = sorted(path.parent.name for path in REFERENCES.glob("*/run.json"))
+    for student in range(num_students):
+        runs = {
+            names[(7 * student + 5 * run) % len(names)] + f"_{run}": make_run(
+                1000 * student + run, names[(7 * student + 5 * run) % len(names)]
+            )
+            for run in range(num_runs)
+        }
+        submission(folder / f"student_{student:02}.zip", members(runs, notebooks), f"S {student}")
+
+
+def main():
+    """Write submissions from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--students", type=int)
+    parser.add_argument("--runs", type=int, default=10)
+    options = parser.parse_args()
+    if options.students:
+        make_course(options.folder, options.students, options.runs)
+    else:
+        print(*make_twelve(options.folder), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

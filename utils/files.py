@@ -41,6 +41,8 @@ DAMAGE = (
     *(LookupError, OverflowError, MemoryError),
 )
 GET_AGAIN = "get it again"
+CERTIFICATES = 'Python of python.org on a Mac needs its "Install Certificates" first'
+OPEN_ELSEWHERE = "probably because another program has it open: close it there"
 UNPACK = "get it again, or unpack it and give the folder or file that comes out"
 PATIENCE = (0.1, 0.2, 0.5, 1)  # seconds between attempts
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -116,8 +118,7 @@ def check_replaceable(path, marker=None):
             _patiently(open, target, "ab").close()
         except PermissionError as error:
             raise PermissionError(
-                f"{target} cannot be written ({error}), probably because another program has it "
-                "open: close it there"
+                f"{target} cannot be written ({error}), {OPEN_ELSEWHERE}"
             ) from error
     tempfile.TemporaryFile(dir=target.parent).close()
     return target
@@ -153,8 +154,8 @@ def _move(partial, target):
             beside = free_name(target)
             rename(partial, beside)
             raise PermissionError(
-                f"{target} could not be replaced ({error}), probably because another program has "
-                f"it open: close it there; what was made is in {beside}"
+                f"{target} could not be replaced ({error}), {OPEN_ELSEWHERE}; what was made is in "
+                f"{beside}"
             ) from error
         if target.is_dir():
             raise ValueError(

@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers, regularizers
 
 from utils import config
+from utils.files import CERTIFICATES
 
 
 def build_six_conv_cnn(input_shape, num_classes):
@@ -366,7 +367,7 @@ def _set_imagenet_weights(base, random_layers):
         raise ConnectionError(
             f"MobileNet's ImageNet weights could not be downloaded ({error}): connect this machine "
             f"once, put a copy at {path}, or pass weights=None and say that the network started at "
-            'random; Python of python.org on a Mac needs its "Install Certificates" first'
+            f"random; {CERTIFICATES}"
         ) from error
     for layer in wanted:
         layer.set_weights(source.get_layer(layer.name).get_weights())

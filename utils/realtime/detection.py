@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from utils import config
-from utils.files import check_replaceable, replaced_when_done, sha256_of
+from utils.files import CERTIFICATES, check_replaceable, replaced_when_done, sha256_of
 from utils.preprocessing import rescale
 
 DETECTORS = ("yunet", "haar")
@@ -126,7 +126,7 @@ def fetch_yunet():
                 content = response.read()
         except (OSError, http.client.HTTPException) as error:
             if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
-                advice += '; Python of python.org on a Mac needs its "Install Certificates" first'
+                advice += f"; {CERTIFICATES}"
             raise ConnectionError(f"YuNet could not be downloaded ({error}): {advice}") from error
         found = hashlib.sha256(content).hexdigest()
         if found != YUNET_SHA256:  # the page of a network that asks to log in, for instance
