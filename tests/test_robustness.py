@@ -135,6 +135,6 @@ def test_what_was_measured_of_ours_needs_no_data(workspace, monkeypatch):
     moved = robustness.jitter_of(reference("emotion_ferplus"))
     assert set(moved["n"]) == {3589 - 280} and len(moved) == 7
     before = {path.name for path in (REFERENCES / "emotion_six_conv").iterdir()}
-    with pytest.raises(FileNotFoundError, match="has no weights"):
+    with pytest.raises(FileNotFoundError, match="no network .emotion_six_conv."):
         robustness.accuracy_by_severity(reference("emotion_six_conv"))
     assert {path.name for path in (REFERENCES / "emotion_six_conv").iterdir()} == before

@@ -15,7 +15,7 @@ from utils.data.prepared import load_prepared, load_split, rows_of
 from utils.evaluation import fit_temperature, sharpen
 from utils.files import read_json, write_json
 from utils.networks.contract import ModelContract, find_network
-from utils.networks.litert import export_litert, load_litert
+from utils.networks.litert import export_litert, run_litert
 from utils.networks.storage import load_network
 from utils.preprocessing import EMOTIONS
 
@@ -45,7 +45,7 @@ def test_a_shipped_network_is_calibrated_and_lies_beside_its_run(small_run, monk
     images, _, _ = load_split("fer2013", "valid", contract.face_input)
     np.testing.assert_allclose(model.predict(images, verbose=0), sure, atol=2e-3)
     assert "network.tflite has 0.0 MB, weights of 8 bits" in printed
-    call = load_litert(small_run.folder / "network.npz", contract)
+    call = run_litert(small_run.folder / "network.tflite")
     np.testing.assert_allclose(call(images.astype(np.float32)), sure, atol=0.05)
 
     # The LiteRT file is made anew, and of 32 bits where 8 lose something.
@@ -68,7 +68,7 @@ def test_a_shipped_network_is_calibrated_and_lies_beside_its_run(small_run, monk
     assert "weights of 32 bits, as 8 would lose" in capsys.readouterr().out
     of_32_bits = ModelContract.read(path.with_suffix(".json"))
     assert of_32_bits.litert_sha256 not in ("", contract.litert_sha256)
-    call = load_litert(path, of_32_bits)
+    call = run_litert(path.with_suffix(".tflite"))
     np.testing.assert_allclose(call(images.astype(np.float32)), expected, atol=1e-5)
     # The run is what it was: it can be shipped again, for another accuracy.
     assert command.ship(small_run, 0.0)[0].temperature == contract.temperature
@@ -184,7 +184,7 @@ def test_age_is_shipped_as_one_more_column(told_run, monkeypatch, capsys):
     assert np.ptp(answers[:, 2]) > 0.1, "all of one age"
     by_class, _ = load_network("years")
     np.testing.assert_array_equal(by_class.predict(images, verbose=0), answers[:, :2])
-    by_litert = load_litert(path, contract)(images)
+    by_litert = run_litert(path.with_suffix(".tflite"))(images)
     np.testing.assert_allclose(by_litert[:, :2], answers[:, :2], atol=0.05)
     np.testing.assert_allclose(by_litert[:, 2], answers[:, 2], atol=1)
 

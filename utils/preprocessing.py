@@ -119,7 +119,8 @@ def prepare_face(face, face_input):
         face = cv2.cvtColor(face, cv2.COLOR_GRAY2RGB if is_grey else cv2.COLOR_BGR2RGB)
     elif not is_grey:
         face = cv2.cvtColor(face, cv2.COLOR_BGR2GRAY)
-    face = _resize(_resize(face, face_input.stored), face_input)
+    for each in (face_input.stored, face_input):
+        face = _resize(face, (each.width, each.height))
     if face_input.colour == "grey_as_rgb":
         face = cv2.cvtColor(face, cv2.COLOR_GRAY2RGB)
     return face.reshape(face_input.shape)
@@ -139,14 +140,12 @@ def average_mirrored(answer, images):
 
 def rescale(image, scale):
     """Bring a picture, uint8, to another size: reduced by averaging areas, or enlarged."""
-    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return _resize(image, tuple(max(1, round(side * scale)) for side in image.shape[1::-1]))
 
 
-def _resize(face, face_input):
-    size = (face_input.width, face_input.height)
-    if face.shape[1::-1] == size:
-        return face
-    # Averaging over areas avoids aliasing where faces shrink; enlarging needs interpolation.
-    shrinks = face.shape[0] > face_input.height
-    return cv2.resize(face, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+def _resize(picture, size):
+    if picture.shape[1::-1] == size:
+        return picture
+    # Averaging over areas avoids aliasing where pictures shrink; enlarging needs interpolation.
+    shrinks = picture.shape[0] > size[1]
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -60,6 +60,11 @@ def _changed(images, change, *severity, **by):
     return np.clip(np.rint(np.stack(changed)), 0, 255).astype(np.uint8).reshape(images.shape)
 
 
+def _load(run):
+    """What is asked: of ours the shipped network, with its outputs' mean; of yours the class."""
+    return load_network(run.name)[0] if run.is_reference else only_class(run.load_model())
+
+
 def accuracy_by_severity(run):
     """Accuracy of a finished run on changed test images, or what was measured before.
 
@@ -68,6 +73,7 @@ def accuracy_by_severity(run):
     Parameters
     ----------
     run : utils.training.Run
+        As for `jitter_of`.
 
     Returns
     -------
@@ -77,12 +83,11 @@ def accuracy_by_severity(run):
     Raises
     ------
     FileNotFoundError
-        If it was not measured before, and the run's weights or the data are not here.
+        If it was not measured before, and the weights or the data are not here.
     """
     path = run.folder / "robustness.csv"
     if not path.is_file():
-        model, prepared = only_class(run.load_model()), prepared_of(run)
-        face_input = run.contract.face_input
+        model, prepared, face_input = _load(run), prepared_of(run), run.contract.face_input
         images, y_true, _ = load_images(prepared, "test", face_input, run.class_names)
         rows = []
         for name, (change, severities) in CORRUPTIONS.items():
@@ -121,8 +126,7 @@ def jitter_of(run):
     """
     path = run.folder / "jitter.csv"
     if not path.is_file():
-        model = load_network(run.name)[0] if run.is_reference else only_class(run.load_model())
-        prepared, face_input = prepared_of(run), run.contract.face_input
+        model, prepared, face_input = _load(run), prepared_of(run), run.contract.face_input
         images, _, _ = load_images(prepared, "valid", face_input, run.class_names)
         images = images[~copies_of_training(prepared, "valid", run.class_names)]
 

@@ -111,17 +111,23 @@ def find_network(name):
         )
     path = paths[name]
     contract = ModelContract.read(path.with_suffix(".json"))
-    if sha256_of(path) != contract.weights_sha256:
-        raise ValueError(
-            f"{path} is not the file that {path.stem}.json was written for (sha256 differs): get "
-            "both again, by git checkout outputs/pretrained or by shipping the run once more"
-        )
+    check_file(path, contract.weights_sha256)
     if contract.pixel_range != PIXEL_RANGE:
         raise ValueError(
             f"{name} wants pixels in {contract.pixel_range}, expected {PIXEL_RANGE}: every "
             "network of this project scales them in its first layer"
         )
     return path, contract
+
+
+def check_file(path, sha256):
+    """Raise ValueError if a file beside a contract is missing, or another than it was made for."""
+    if not path.is_file() or sha256_of(path) != sha256:
+        raise ValueError(
+            f"{path} is missing or not the file that {path.stem}.json was written for (sha256): "
+            "get both again by git checkout outputs/pretrained, or ship the run once more by "
+            "python tasks.py ship and its name"
+        )
 
 
 def networks():

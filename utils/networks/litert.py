@@ -6,45 +6,7 @@ Source: ai.google.dev/edge/litert (post-training dynamic range quantization), ke
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from utils.files import sha256_of
-
 NUM_THREADS = 1  # measured: for one face a call, two take longer
-
-
-def load_litert(path, contract):
-    """Load the LiteRT file beside a network's weights.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Of the weights, see `utils.networks.contract.find_network`.
-    contract : utils.networks.contract.ModelContract
-
-    Returns
-    -------
-    callable
-        See `run_litert`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not the file that the contract was written for.
-    """
-    path = path.with_suffix(".tflite")
-    advice = (
-        "get both again, by git checkout outputs/pretrained, or make the file anew by python "
-        "tasks.py ship and the name of the network"
-    )
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist, which {path.stem}.json tells of: {advice}")
-    if sha256_of(path) != contract.litert_sha256:
-        raise ValueError(
-            f"{path} is not the file that {path.stem}.json was written for (sha256 differs): "
-            f"{advice}"
-        )
-    return run_litert(path)
 
 
 def run_litert(path):
@@ -88,10 +50,8 @@ def export_litert(model, path, quantized):
     """
     import tensorflow as tf  # takes seconds, which the loop does not need
 
-    from utils.networks.folding import fold_normalization
-
     one_image = [tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)]
     optimizations = [tf.lite.Optimize.DEFAULT] if quantized else []
     settings = {"input_signature": one_image, "optimizations": optimizations, "verbose": False}
     # As text: Keras 3.13, which Colab has, takes no Path here.
-    fold_normalization(model).export(str(path), format="litert", **settings)
+    model.export(str(path), format="litert", **settings)

@@ -105,18 +105,14 @@ def with_policy(model, policy="float32", fused=False):
         is_output = any(layer.output is x for x in model.outputs)
         return kind.from_config(layer.get_config() | {"dtype": "float32" if is_output else policy})
 
-    return _copied(model, clone)
+    # A copy of a compiled model would be compiled as well, which fails for a loss of one's own.
+    copy = keras.models.clone_model(uncompiled(model), clone_function=clone)
+    copy.set_weights(model.get_weights())
+    copy.jit_compile = False
+    return copy
 
 
 def uncompiled(model):
     """The same layers without optimizer, whose variables are twice as many, and without loss."""
     outputs = model.outputs if model.outputs[1:] else model.outputs[0]
     return keras.Model(model.inputs[0], outputs, name=model.name)
-
-
-def _copied(model, clone):
-    # A copy of a compiled model would be compiled as well, which fails for a loss of one's own.
-    copy = keras.models.clone_model(uncompiled(model), clone_function=clone)
-    copy.set_weights(model.get_weights())
-    copy.jit_compile = False
-    return copy

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.networks.contract import find_network, networks
-from utils.networks.litert import load_litert
+from utils.networks.contract import check_file, find_network, networks
+from utils.networks.litert import run_litert
 from utils.preprocessing import GENDERS, average_mirrored, crop_face, prepare_face
 
 DEFAULT_EMOTION_MODEL = "emotion_two_labels"
@@ -182,7 +182,9 @@ def _open(model):
         )
     path, contract = find_network(model)
     if contract.litert_sha256:
-        return contract, load_litert(path, contract)
+        litert = path.with_suffix(".tflite")
+        check_file(litert, contract.litert_sha256)
+        return contract, run_litert(litert)
     try:
         from utils.networks.storage import build_with_weights
     except ImportError as error:
@@ -197,10 +199,7 @@ def _compile_keras(network):
     """Compile a keras.Model for all numbers of faces: `predict` costs 50 times as much for one."""
     import tensorflow as tf  # takes seconds, which LiteRT does not need
 
-    from utils.networks.folding import fold_normalization
-
-    model = fold_normalization(network)
-    signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-    call = tf.function(lambda batch: model(batch, training=False), [signature])
-    call(tf.zeros((1, *model.input_shape[1:])))  # now, not at the first face
+    signature = tf.TensorSpec((None, *network.input_shape[1:]), tf.float32)
+    call = tf.function(lambda batch: network(batch, training=False), [signature])
+    call(tf.zeros((1, *network.input_shape[1:])))  # now, not at the first face
     return lambda batch: call(batch).numpy()

@@ -13,7 +13,6 @@ from utils import config
 from utils.data.batches import views
 from utils.files import replaced_when_done, sha256_of
 from utils.networks.contract import find_network
-from utils.networks.folding import fold_normalization
 from utils.networks.precision import with_policy
 from utils.networks.storage import build_with_weights, only_class
 from utils.training import load_run
@@ -96,7 +95,7 @@ def patient_teachers(names, batches, policy="float32"):
 
 
 def _load(name, batches, policy):
-    """A teacher, folded as it only answers, its input, and the checksum of its weights."""
+    """A teacher, its input, and the checksum of its weights."""
     split_name = "default"  # of all that is shipped
     if (config.PRETRAINED_DIR / f"{name}.npz").is_file():
         path, contract = find_network(name)
@@ -115,6 +114,6 @@ def _load(name, batches, policy):
         raise ValueError(
             f"teacher {name} has the classes {contract.class_names}, expected {batches.class_names}"
         )
-    model = with_policy(fold_normalization(model), policy)
+    model = with_policy(model, policy)
     model.jit_compile = False
     return model, contract.face_input, checksum
