@@ -25,6 +25,7 @@ TEMPLATE = Path(__file__).with_name("results.md")
 LEAST_POINTS = 1  # a smaller change, of one run each, shows nothing
 SPLITS = {"valid": "validation", "test": "test"}
 BEST_TRIALS = 5  # of the study
+MOST_CHANCE = 0.05  # nor one that chance brings as often
 NUM_SPREADS = 3  # nor one within so many standard deviations of the difference
 
 
@@ -79,6 +80,7 @@ def build_page():
         pairs=markdown(tables.pairs_table(), PAIR_COLUMNS),
         changes=markdown(tables.changes_table(), CHANGE_COLUMNS),
         num_spreads=NUM_SPREADS,
+        most_chance=MOST_CHANCE,
         study=markdown(best_trials(trials), STUDY_COLUMNS),
         states=trials["state"].value_counts(),
         hours=trials.query("state != 'FAIL'")["duration"].sum().total_seconds() / 3600,
@@ -195,7 +197,7 @@ def _verdict(row):
     limit = max(LEAST_POINTS, NUM_SPREADS * math.sqrt(row["runs"]) * spread)
     points = row["points"] if pd.isna(row["clean"]) else row["clean"]
     verdict = "no difference shown"
-    if abs(points) > limit:
+    if abs(points) > limit and row["p_value"] < MOST_CHANCE:
         verdict = "better" if points > 0 else "worse"
     return f"{verdict}; {row['remark']}" if row["remark"] else verdict
 
@@ -237,6 +239,7 @@ CAMERA_COLUMNS = {
     "network": _run(),
     **{title: _share_with_ends(key, f"{key} ") for key, title in CAMERA_SCORES.items()},
     "mean of both": _share("mean"),
+    "the same on test": _share("test mean"),
     "how surely otherwise": _share("confidence"),
 }
 GROUP_COLUMNS = {
@@ -274,6 +277,7 @@ CHANGE_COLUMNS = {
     "points": _points("points"),
     "clean": _points("clean"),
     "spread of seeds": _column("spread", "{:.1f}"),
+    "p": _p_value,
     "verdict": _verdict,
 }
 STUDY_COLUMNS = {

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.stats import norm
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
 
 from utils import config
@@ -121,7 +122,8 @@ def test_people_are_counted_as_by_the_authors_of_ferplus(page):
 
 def test_camera_scores_are_those_of_clean_validation_images(page):
     told = rows(page[page.index("## In front of a camera") :])
-    people, new = tables.recorded("ferplus_labels"), ~tables.recorded("fer2013_copies")["valid"]
+    people, copies = tables.recorded("ferplus_labels"), tables.recorded("fer2013_copies")
+    new = ~copies["valid"]
     for title in (
         *("emotion_ferplus`", "emotion_fer_distilled`", "emotion_fer_distilled_camera`"),
         "emotion_two_labels`, mean",
@@ -129,7 +131,7 @@ def test_camera_scores_are_those_of_clean_validation_images(page):
         run = title.partition("`")[0]
         said = said_by(title.removesuffix("`"), "valid")
         resting = new & (people["valid_neutral_votes"] >= 9)
-        otherwise, jitter, agreed, label, mean, _ = told[f"`{title}"]
+        otherwise, jitter, agreed, label, mean, on_test, _ = told[f"`{title}"]
         share = (said[resting] != 6).mean()
         ends = "{:.1f} to {:.1f}".format(*wilson(share, resting.sum()))
         assert otherwise == f"{100 * share:.1f} % ({ends})"
@@ -144,6 +146,12 @@ def test_camera_scores_are_those_of_clean_validation_images(page):
         for cell, recall in zip((agreed, label), recalls):
             assert cell.startswith(f"{100 * recall:.1f} % (")
         assert mean == f"{100 * np.mean(recalls):.1f} %"
+        on_test = float(on_test.removesuffix(" %"))
+        said, new_test = said_by(title.removesuffix("`"), "test"), ~copies["test"]
+        seven = new_test & (people["test_agreed"] >= 0)
+        judged = ((people["test_agreed"], seven), (stored(run)["test_true"], new_test))
+        recalls = [balanced_accuracy_score(labels[x], said[x]) for labels, x in judged]
+        assert on_test == pytest.approx(100 * np.mean(recalls), abs=0.051)
         if run.endswith("_camera"):  # not shipped
             assert jitter == "-"
         else:
@@ -185,9 +193,20 @@ def test_change_is_that_of_the_mean_of_seeds(page):
     new = ~tables.recorded("fer2013_copies")["valid"]
     seeds = [accuracy(f"emotion_step_8_{name}") for name in ("stem", "seed_1", "seed_2")]
     points = 100 * (accuracy("emotion_step_8_mixup") - np.mean(seeds))
-    _, _, _, change, spread, verdict = rows(page)["mixup"]
+    _, _, _, change, spread, p, verdict = rows(page)["mixup"]
     assert change == f"{points:+.1f}" and spread == f"{100 * np.std(seeds, ddof=1):.1f}"
-    assert verdict.startswith("worse")
+    assert verdict.startswith("worse" if float(p) < 0.05 else "no difference")
+
+
+def test_chance_of_a_change_is_that_of_the_images_that_one_network_reads(page):
+    new = ~tables.recorded("fer2013_copies")["valid"]
+    runs = [stored(f"emotion_step_{x}") for x in ("5_smoothing", "4_sgd")]
+    with_it, without = ((x["valid_probabilities"].argmax(1) == x["valid_true"])[new] for x in runs)
+    only, only_other = (with_it & ~without).sum(), (without & ~with_it).sum()
+    z = (only - only_other) / np.sqrt(only + only_other)  # of McNemar's test, for many images
+    *_, p, verdict = rows(page)["label smoothing"]
+    assert float(p) == pytest.approx(2 * norm.sf(abs(z)), abs=1e-3)
+    assert verdict.startswith("no difference shown")
 
 
 def test_verdict_needs_more_than_the_spread_of_seeds():
@@ -196,14 +215,16 @@ def test_verdict_needs_more_than_the_spread_of_seeds():
     cases = {(-0.04, 0.3, one): "no", (0.9, 0.1, one): "no", (1.2, 0.3, one): "no"}
     cases |= {(1.3, 0.3, one): "better", (1.2, 0.5, three): "no", (1.3, 0.5, three): "better"}
     cases |= {(-0.9, np.nan, one): "no", (-1.1, np.nan, one): "worse"}
-    for (points, spread, runs), verdict in cases.items():
+    cases = {(*case, 0.049): verdict for case, verdict in cases.items()}
+    cases[9, 0, one, 0.051] = "no"
+    for (points, spread, runs, p), verdict in cases.items():
         # Clean images decide where there are any: those of UTKFace have no copies.
         for others in (
             {"points": points, "clean": np.nan},
             {"points": 9 * points, "clean": points},
         ):
-            table = pd.DataFrame([row | others | {"spread": spread, "runs": runs}])
-            *_, change, clean, _, said = (
+            table = pd.DataFrame([row | others | {"spread": spread, "runs": runs, "p_value": p}])
+            *_, change, clean, _, _, said = (
                 markdown(table, CHANGE_COLUMNS).splitlines()[-1][2:].split(" | ")
             )
             assert said.startswith(verdict) and "-0.0" not in (change, clean)
