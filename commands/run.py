@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import cv2
 
@@ -43,7 +43,7 @@ def main(arguments=None):
         return 1
     _say(
         f"{summary.frames} frames, {summary.skipped} skipped, a face in "
-        f"{summary.frames_with_face}, {summary.frames_per_second:.1f} frames/s; ended: "
+        f"{summary.frames_with_face}, up to {summary.frames_per_second:.1f} frames/s; ended: "
         f"{summary.stop_reason}"
     )
     stages = ", ".join(f"{name} {value:.1f}" for name, value in summary.milliseconds.items())
@@ -56,7 +56,7 @@ def main(arguments=None):
 def _kept(options, summary):
     """Sentences about what was written."""
     if options.output:
-        yield f"annotated video: {options.output}"
+        yield f"annotated copy:  {options.output}"
     if summary.left_out:
         yield (
             f"  without {summary.left_out} of {summary.frames} pictures, for which there was no "
@@ -111,7 +111,7 @@ def _parse(arguments):
         help="keep video and table of a camera, in outputs/realtime; of files they always are",
     )
     for name, text in (
-        ("--output", "annotated video: .webm, or .mp4, which browsers do not play"),
+        ("--output", "annotated copy: .webm, or .mp4 (no browser plays it); of a picture .png"),
         ("--csv", "table of all faces; default of a file: beside the video"),
         ("--save-faces", "folder for the cut faces with their labels, of each face one a second"),
     ):
@@ -136,7 +136,8 @@ def _parse(arguments):
 def _default_video_path(source):
     # A second recording of a camera must not replace the first.
     taken = f"_{time.strftime('%Y%m%d-%H%M%S')}" if source.live else ""
-    return config.REALTIME_DIR / f"{source.name}{taken}.webm"
+    suffix = ".webm" if source.film or source.num_frames != 1 else ".png"
+    return config.REALTIME_DIR / f"{source.name}{taken}{suffix}"
 
 
 @contextmanager
@@ -192,7 +193,8 @@ def _label(options):
         )
         if window and not source.live and summary.stop_reason != STOPPED_BY_USER:
             _say("the end: press any key in the window")
-            wait_for_window()
+            with suppress(KeyboardInterrupt):
+                wait_for_window()
     return summary
 
 

@@ -193,4 +193,4 @@ def test_the_watch_says_frames_and_milliseconds(monkeypatch):
     for stage in ("detection", "reading") * 2:
         with watch(stage):
             pass
-    assert str(watch) == "19 frames/s (detection 22 reading 30 ms)"
+    assert str(watch) == "up to 19 frames/s (detection 22 reading 30 ms)"

@@ -54,8 +54,9 @@ def test_folder_of_pictures_is_sorted(tmp_path):
     (tmp_path / "c.txt").write_bytes(b"notes")
     source = open_source(tmp_path)
     assert [frame[0, 0, 0] for frame in source] == [1, 2]
-    reason = "end of the pictures; 1 of 3 could not be read: ._a.png; other files: 1"
-    assert source.stop_reason == reason
+    reason = "end of the pictures; 1 of 3 could not be read: ._a.png ("
+    assert source.stop_reason.startswith(reason)
+    assert source.stop_reason.endswith("); other files: 1")
     assert [frame[0, 0, 0] for frame in open_source(tmp_path / "b.png")] == [2]
 
 
@@ -319,6 +320,17 @@ def test_mirror_swaps_left_and_right(classifier):
     np.testing.assert_array_equal(seen[0], frame[:, ::-1])
 
 
+def test_all_faces_of_a_picture_are_read_although_somebody_looks(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(encode_image(noise(120, 200)))
+    slow, boxes, shown = labeller(), [(40 * x, 10, 30, 30) for x in range(5)], []
+    said = slow.classify
+    slow.classify = lambda frame, boxes: [time.sleep(0.02), *said(frame, boxes)][1:]
+    path = tmp_path / "b.png"
+    run(tmp_path / "a.png", slow, still(*boxes), shown.append, path, path.with_suffix(".csv"))
+    assert len(rows_of_csv(path.with_suffix(".csv"))) == 5
+    np.testing.assert_array_equal(read_image(path), shown[0])
+
+
 def test_no_frames_cannot_be_asked_for(classifier):
     with pytest.raises(ValueError, match="max_frames is 0"):
         run([noise()], classifier, max_frames=0)
@@ -356,13 +368,17 @@ def test_no_window_on_a_display_that_is_gone(monkeypatch):
 
 def test_window_ends_with_q_or_when_it_is_closed(monkeypatch):
     monkeypatch.setattr(display.sys, "platform", "linux")
-    monkeypatch.setattr(cv2, "imshow", lambda title, picture: None)
+    shown = []
+    monkeypatch.setattr(cv2, "imshow", lambda title, picture: shown.append(picture.shape))
     for key, visible, goes_on in ((255, 1.0, True), (ord("q"), 1.0, False), (255, 0.0, False)):
         monkeypatch.setattr(cv2, "waitKey", lambda delay, key=key: key)
         monkeypatch.setattr(cv2, "getWindowProperty", lambda *_, visible=visible: visible)
         assert display.show_in_window(noise()) is goes_on
     monkeypatch.setattr(display.sys, "platform", "darwin")  # there, a minimised one is invisible
-    assert display.show_in_window(noise())
+    assert display.show_in_window(noise()) and set(shown) == {noise().shape}
+    for height, width in ((1920, 1080), (1080, 1920), (720, 1280)):
+        display.show_in_window(np.zeros((height, width, 3), np.uint8))
+    assert shown[-3:] == [(720, 405, 3), (720, 1280, 3), (720, 1280, 3)], "larger than a screen"
 
 
 # --- with the shipped networks

@@ -15,13 +15,14 @@ from utils.realtime.faces import DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL
 from utils.realtime.sources import open_source
 
 
-def test_the_video_of_a_folder_without_a_name_has_one(monkeypatch, tmp_path):
+def test_what_is_made_of_a_folder_without_a_name_has_one(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.png").write_bytes(encode_image(noise()))
     monkeypatch.setattr(config, "REALTIME_DIR", tmp_path / "realtime")
     monkeypatch.setattr(run_command, "FaceClassifier", lambda *_: labeller())
-    assert run_command.main(["--source", ".", "--detector", "haar", "--no-display"]) == 0
-    assert (tmp_path / "realtime" / f"{tmp_path.name}.webm").is_file()
+    for name, suffix in (("a.png", ".png"), ("b.png", ".webm")):  # of one picture, and of two
+        (tmp_path / name).write_bytes(encode_image(noise()))
+        assert run_command.main(["--source", ".", "--detector", "haar", "--no-display"]) == 0
+        assert (tmp_path / "realtime" / f"{tmp_path.name}{suffix}").is_file()
 
 
 def test_command_line_says_where_the_video_went(tmp_path, capsys):
@@ -31,7 +32,7 @@ def test_command_line_says_where_the_video_went(tmp_path, capsys):
     )
     printed = capsys.readouterr().out
     assert code == 0
-    assert f"annotated video: {output}" in printed and "5 frames, 0 skipped, a face in 5" in printed
+    assert f"annotated copy:  {output}" in printed and "5 frames, 0 skipped, a face in 5" in printed
     assert len(list(open_source(output))) == 5
     assert len(output.with_suffix(".csv").read_text().splitlines()) == 6
 
@@ -112,8 +113,8 @@ def written(folder):
     "options, kept, said",
     [
         ([], [], "nothing was kept"),
-        (["--record"], [".csv", ".webm"], "annotated video: "),
-        (["--output", "v.webm"], [".webm"], "annotated video: v.webm"),
+        (["--record"], [".csv", ".webm"], "annotated copy:  "),
+        (["--output", "v.webm"], [".webm"], "annotated copy:  v.webm"),
         (["--csv", "t.csv"], [".csv"], "table of faces:  t.csv"),
         (["--save-faces", "faces"], [], "cut faces:       0 in faces"),
     ],

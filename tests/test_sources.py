@@ -248,7 +248,9 @@ def test_a_picture_of_an_iphone_is_refused_and_counted(tmp_path):
         open_source(tmp_path / "a.heic")
     source = open_source(tmp_path)
     assert list(source) == []
-    assert source.stop_reason == "end of the pictures; 1 of 1 could not be read: a.heic"
+    said = source.stop_reason
+    assert said.startswith("end of the pictures; 1 of 1 could not be read: a.heic (")
+    assert "is a HEIC" in said and said.endswith("save it as JPEG)")
 
 
 def test_pictures_of_a_folder_keep_their_number_and_name(tmp_path):
@@ -259,4 +261,4 @@ def test_pictures_of_a_folder_keep_their_number_and_name(tmp_path):
     with open_source(tmp_path) as source:
         found = [(source.number, source.seconds, source.file) for _ in source]
     assert found == [(0, 0.0, "IMG_01.jpg"), (2, 2.0, "IMG_03.jpg"), (3, 3.0, "IMG_04.jpg")]
-    assert source.stop_reason.endswith("1 of 4 could not be read: IMG_02_broken.jpg")
+    assert "1 of 4 could not be read: IMG_02_broken.jpg (" in source.stop_reason

@@ -39,7 +39,7 @@ def test_run_annotates_the_sample_clip(installed, tmp_path, monkeypatch, capfd):
     (tmp_path / "utils.py").write_text("raise RuntimeError")  # of the user's own
     options = ["--no-display", "--max-frames", "3", "--detector", "haar", "--output", output.name]
     assert installed.main(["run", *options]) == 0
-    assert "annotated video: annotated.mp4" in capfd.readouterr().out
+    assert "annotated copy:  annotated.mp4" in capfd.readouterr().out
     assert output.stat().st_size > 1000
 
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from utils.preprocessing import rescale
+
 # BGR. Words are dark on green, white on dark: at least 4.5 : 1, see WCAG 2.2, 1.4.3.
 BOX_COLOUR = (80, 200, 60)
 TEXT_COLOUR = (24, 24, 24)
@@ -25,6 +27,7 @@ SIZE_STEP = 1.25
 NOWHERE = (0, 0, 0, 0)
 WAIT_FOR_DISPLAY = 10  # seconds
 WINDOW_TITLE = "gender and emotion (q ends)"
+LARGEST_WINDOW = (720, 1280)  # height, width: fits most screens
 
 
 class Label(NamedTuple):
@@ -250,8 +253,12 @@ def can_open_window():
 
 
 def show_in_window(picture):
-    """Show a frame in a window; return False when `q` was pressed or the window was closed."""
-    cv2.imshow(WINDOW_TITLE, picture)
+    """Show a frame in a window; return False when `q` was pressed or the window was closed.
+
+    A frame that is larger than most screens is shown smaller.
+    """
+    scale = min(1, *(most / side for most, side in zip(LARGEST_WINDOW, picture.shape)))
+    cv2.imshow(WINDOW_TITLE, rescale(picture, scale))
     pressed = cv2.waitKey(1) & 0xFF
     return pressed != ord("q") and _window_is_open()
 

@@ -121,4 +121,4 @@ class Stopwatch:
 
     def __str__(self):
         stages = " ".join(f"{name} {1000 * x:.0f}" for name, x in self._lately.items())
-        return f"{1 / max(sum(self._lately.values()), 1e-6):.0f} frames/s ({stages} ms)"
+        return f"up to {1 / max(sum(self._lately.values()), 1e-6):.0f} frames/s ({stages} ms)"

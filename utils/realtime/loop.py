@@ -46,7 +46,7 @@ class Summary:
 
     @property
     def frames_per_second(self):
-        """Frames handled in a second."""
+        """Frames that could be handled in a second, if none had to be waited for."""
         seconds = sum(self.stage_seconds.values())
         return self.frames / seconds if seconds else 0.0
 
@@ -75,7 +75,7 @@ def run(
     """Label the faces of a source until it ends, `show` says stop, or Ctrl-C is pressed.
 
     Taught in notebooks/05_realtime.ipynb. Nothing is kept that no path is given for, and what is
-    kept is whole however the loop ends.
+    kept is whole however the loop ends; a process that is killed leaves nothing.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ def run(
     show : callable, optional
         Called with each annotated frame, uint8 BGR; a return value of False ends the loop.
     video_path, csv_path : path-like, optional
-        Where the annotated frames (``.webm``, or ``.mp4``, which browsers do not play) and a row
-        for each face are written.
+        Where the annotated frames (``.webm``, or ``.mp4``, which browsers do not play; of a single
+        picture ``.png`` or ``.jpg``) and a row for each face are written.
     faces_folder : path-like, optional
         Where the cut faces are kept, of each track one a second.
     max_frames : int, optional

@@ -18,6 +18,7 @@ from utils.realtime.webm import LARGEST_SIDE, WebmWriter
 
 LARGEST_SIDES = {".webm": LARGEST_SIDE, ".mp4": 8190}  # of a frame
 LEAST_SIDE = 2  # of a frame of mp4v
+PICTURES = (".png", ".jpg")  # of a source that is one
 MOST_WAITING = 8  # pictures that are not yet written
 SECONDS_BETWEEN_FACES = 1.0  # of one track
 FACE_COLUMNS = (
@@ -97,10 +98,9 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, classifi
     for target in (video_path, csv_path, faces_folder):
         if target and source.path and target.exists() and source.path.samefile(target):
             raise ValueError(f"{target} is the source: give what is written another name")
-    if video_path and video_path.suffix.lower() not in LARGEST_SIDES:
-        raise ValueError(
-            f"{video_path} is no name for a video: expected {' or '.join(LARGEST_SIDES)}"
-        )
+    suffixes = (*LARGEST_SIDES, *(PICTURES if source.num_frames == 1 else ()))
+    if video_path and video_path.suffix.lower() not in suffixes:
+        raise ValueError(f"{video_path} is no name for a video: expected {' or '.join(suffixes)}")
     if csv_path and csv_path.suffix.lower() != ".csv":
         raise ValueError(f"{csv_path} is no .csv file: give the table another name")
     if faces_folder and faces_folder.exists() and not faces_folder.is_dir():
@@ -149,7 +149,11 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, classifi
             recording._writers.append(keep_faces)
         if video_path:
             stack.enter_context(_kept(failures))
-            write_picture = stack.enter_context(video_writer(video_path, source.frames_per_second))
+            if video_path.suffix.lower() in PICTURES:
+                write_picture = partial(_write_picture, video_path)
+            else:
+                writer = video_writer(video_path, source.frames_per_second)
+                write_picture = stack.enter_context(writer)
             submit_picture = stack.enter_context(background())
             recording._writers.append(keep_picture)
         with _kept(failures):
@@ -253,6 +257,11 @@ def _write_anew(path, content):
     with replaced_when_done(path) as partial_path:
         partial_path.write_bytes(content)
     return path
+
+
+def _write_picture(path, picture, seconds):
+    with replaced_when_done(path) as partial_path:
+        partial_path.write_bytes(encode_image(picture, path.suffix.lower()))
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class FrameSource:
     skipped : int
         Frames that came while one before them was still worked on.
     film : bool
-        Whether a frame goes on from the one before; pictures of a folder do not.
+        Whether a frame goes on from the one before; pictures do not.
     number : int
         Of the frame that was given last; pictures that cannot be read have one, too.
     seconds : float
@@ -120,7 +120,8 @@ def open_source(source):
     if isinstance(source, np.ndarray):
         source = [source] if source.ndim < 4 else list(source)
     if isinstance(source, list):
-        return FrameSource("frames", iter(source), num_frames=len(source))
+        count = len(source)
+        return FrameSource("frames", iter(source), num_frames=count, film=count > 1)
     text = os.path.expanduser(str(source))
     if not text.strip():
         raise ValueError(f"the source is {text!r}: {EXPECTED}")
@@ -141,10 +142,8 @@ def open_source(source):
             fault += ", and cameras have the numbers 0 to 99"
         raise FileNotFoundError(f"{path} {fault}: {EXPECTED}")
     if is_picture(path):
-        frames = iter([read_image(path)])
-        return FrameSource(
-            path.stem, frames, frames_per_second=1.0, num_frames=1, path=path, file=path.name
-        )
+        frames, facts = iter([read_image(path)]), {"path": path, "file": path.name, "film": False}
+        return FrameSource(path.stem, frames, frames_per_second=1.0, num_frames=1, **facts)
     return _open_video(path)
 
 
@@ -194,11 +193,13 @@ def _claims_to_be_picture(path):
 
 
 def _pictures(source, paths, others):
+    why = ""
     for path in paths:
         try:
             image = read_image(path)
-        except (ValueError, OSError):  # one of them must not cost all the others
+        except (ValueError, OSError) as error:  # one of them must not cost all the others
             source.unreadable.append(path.name)
+            why = why or str(error)
             continue
         source.file = path.name
         yield image
@@ -206,7 +207,7 @@ def _pictures(source, paths, others):
     if source.unreadable:
         names = ", ".join(source.unreadable[:5]) + (" ..." if source.unreadable[5:] else "")
         source.stop_reason += (
-            f"; {len(source.unreadable)} of {len(paths)} could not be read: {names}"
+            f"; {len(source.unreadable)} of {len(paths)} could not be read: {names} ({why})"
         )
     if others:
         source.stop_reason += f"; other files: {others}"
@@ -314,6 +315,7 @@ def _film(name, capture, address, shown):
         capture=capture,
         frames_per_second=_rate_of_film(address, claimed),
         num_frames=int(count) if known else None,
+        film=not (known and count == 1),  # some pictures are films to OpenCV
     )
     source.frames = _film_frames(source, first, count / claimed if known else 0)
     return source
