@@ -22,6 +22,7 @@ from commands.records import read_runs
 from utils import config
 from utils.data.prepared import fingerprint, load_prepared
 from utils.networks.contract import WEIGHTS_NAME
+from utils.preprocessing import CLASSES
 
 MAX_WEIGHTS = 2**31
 NOT_CHECKED = " not checked: "
@@ -183,7 +184,7 @@ def _callbacks(record, besides=()):
 
 def _check_images(record):
     data, said = record.made_of.get("data"), record.facts["train_images"]
-    if data and len(record.class_names) == len(record.known_classes):
+    if data and record.class_names == CLASSES.get(record.dataset):
         if said != (images := data["train"]["images"]):
             yield f"run.json says {said:,} training images, but its data have {images:,}"
 

@@ -290,8 +290,12 @@ def main(arguments=None):
             )
         print(write_litert(path))
         if options.accuracy is not None:
-            option = "gender" if contract.class_names == GENDERS else "emotion"
-            print(f"python tasks.py run --{option} {name} loads {path.parent}")
+            others = set(contract.class_names) - set(GENDERS)
+            if others and len(others) < len(contract.class_names):
+                print(f"{name} has genders and other classes together, which the loop cannot show")
+            else:
+                option = "emotion" if others else "gender"
+                print(f"python tasks.py run --{option} {name} loads {path.parent}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -208,6 +208,7 @@ def test_threshold_by_hand():
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
     assert choose_threshold(y_true, probabilities, 0.75) == (0.7, 0.8)
     assert choose_threshold(y_true, probabilities, 0.9) == (0.9, 0.4)
+    assert choose_threshold(y_true, probabilities, 0.5) == (0, 1), "all may be answered"
     ties = np.array([0.9, 0.8, 0.8, 0.7])
     answers = np.stack([ties, 1 - ties], axis=1)  # right, right, wrong, wrong
     assert choose_threshold(np.array([0, 0, 1, 1]), answers, 0.9) == (0.9, 0.25)

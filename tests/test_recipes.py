@@ -545,6 +545,7 @@ def built_as(recipe):
         ({"auxiliary": ("age", "votes")}, "no labels for age"),
         ({"labels": "ferplus", "class_names": FIVE_EMOTIONS}, "5 classes has no labels for votes"),
         ({"auxiliary": ("votes",), "architecture": "final"}, "'final' takes no further outputs"),
+        ({"auxiliary": ("votes",), "class_weight": "balanced"}, "goes with one output"),
         ({"split_name": "report"}, "fer2013 has no split 'report'"),
     ],
 )

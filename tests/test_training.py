@@ -190,6 +190,25 @@ def test_a_model_that_was_fitted_by_hand_is_another_start(small_run, capsys):
     assert "steps_before 0, now 3" in capsys.readouterr().out and run.name == "small_2"
 
 
+def test_a_head_that_was_fitted_otherwise_is_another_start(prepared_workspace, capsys):
+    batches = sample_batches()
+
+    def fine_tuned(epochs):
+        model = small_network()
+        model.fit(batches[0].dataset(), epochs=epochs, shuffle=False, verbose=0)
+        model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+        return model, train_small("small", model, 1, batches)
+
+    _, first = fine_tuned(1)
+    model, second = fine_tuned(2)
+    printed = capsys.readouterr().out
+    assert second.name == "small_2" and "another run: learned_before" in printed
+    assert fine_tuned(1)[1] == first and train_small("small", model, 1, batches) == second
+    assert "begins with the weights" not in printed
+    train_small("other", model, 1, batches)
+    assert "other: begins with the weights with which this model" in capsys.readouterr().out
+
+
 @pytest.fixture
 def our_reference(small_run):
     """The run as one of ours, and nothing of the reader's own: references have no weights."""
@@ -461,6 +480,26 @@ def test_what_early_stopping_ended_is_not_gone_on_with(prepared_workspace):
     with pytest.raises(KeyboardInterrupt):
         start(1)
     check_whole(start(0), epochs=3)
+
+
+def test_early_stopping_that_goes_back_does_so_after_an_interruption(
+    prepared_workspace, monkeypatch
+):
+    def start(name):
+        model = small_network(optimizer=keras.optimizers.SGD(3.0))  # soon worse than at first
+        stop = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
+        return train_small(name, model, 9, callbacks=[stop])
+
+    def interrupt(run):
+        raise KeyboardInterrupt
+
+    whole = start("whole")
+    with monkeypatch.context() as while_it_is_scored:
+        while_it_is_scored.setattr(training, "prepared_of", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            start("small")
+    assert_same_weights(start("small").load_model(), whole.load_model())
+    assert whole.history["val_loss"].idxmin() < whole.epochs
 
 
 def test_another_callback_or_other_labels_make_another_run(small_run):

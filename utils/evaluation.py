@@ -342,7 +342,7 @@ def choose_threshold(y_true, probabilities, accuracy):
     Returns
     -------
     threshold : float
-        The lowest that will do.
+        The lowest that will do; 0 where all images may be answered.
     share : float
         Of the images on which the network is that sure.
 
@@ -363,6 +363,8 @@ def choose_threshold(y_true, probabilities, accuracy):
             f"gives {reached.max(initial=0):.3f}: ask for less"
         )
     last = np.flatnonzero(reached >= accuracy)[-1]
+    if last == len(right) - 1:  # all of them, so nothing speaks for a threshold
+        return 0.0, 1.0
     return float(confidence[order[last]]), float((last + 1) / len(right))
 
 

@@ -14,6 +14,7 @@ import weakref
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 
 import cv2
@@ -222,9 +223,10 @@ def train(
         If another process is training this run.
     """
     _check(model, name, train_batches, valid_batches, epochs)
-    _begin_at_start(model)
+    learned, begins_again = _begin_at_start(model)
     made_of = {
         "epochs": epochs,
+        **({"learned_before": learned} if learned else {}),
         "batches": train_batches.made_of,
         "data": fingerprint(train_batches.prepared),
         "given": train_batches.given,
@@ -240,6 +242,11 @@ def train(
         _check_outputs(model, keep, valid_batches)
         with _claimed(runs_dir, name, made_of) as run:
             if not run.is_finished:  # by another process, while this one got ready
+                if begins_again:
+                    print(
+                        f"{run.name}: begins with the weights with which this model was trained "
+                        "first; keras.Model(model.input, model.output) goes on from those it has"
+                    )
                 _fit(model, run, train_batches, valid_batches, epochs, class_weight, callbacks)
                 _score_and_keep(keep, run, valid_batches, average_views)
                 return run
@@ -301,22 +308,37 @@ def _check_outputs(model, keep, batches):
 # Of each model that was given to `train`, and of its optimizer: their variables, and the values
 # that these had then.
 _STARTS = weakref.WeakKeyDictionary()
+_LEARNED = weakref.WeakKeyDictionary()  # of models that were fitted by hand before that
 
 
 def _begin_at_start(model):
-    """Put a model back to where it began, so that a cell can be run twice with the same effect."""
+    """Put a model back to where it began, so that a cell can be run twice with the same effect.
+
+    Returns
+    -------
+    learned : str or None
+        Checksum of these weights, if the model was fitted by hand before: no cell makes them again.
+    changed : bool
+        Whether it had others.
+    """
     model.jit_compile = False  # XLA, which Keras would choose, halves the speed on CPUs
-    _reset(model)
+    if getattr(model, "history", None) and model not in _STARTS:
+        weights = b"".join(x.tobytes() for x in model.get_weights())
+        _LEARNED[model] = sha256(weights).hexdigest()
+    changed = _reset(model)
     if not model.optimizer.built:  # loss scaling would get variables again
         model.optimizer.build(model.trainable_variables)
     _reset(model.optimizer)  # another one if the model was compiled again
+    return _LEARNED.get(model), changed
 
 
 def _reset(owner):
     if owner not in _STARTS:
         _STARTS[owner] = [(x, keras.ops.convert_to_numpy(x)) for x in owner.variables]
-    for variable, value in _STARTS[owner]:
+    others = [(x, value) for x, value in _STARTS[owner] if not np.array_equal(x, value)]
+    for variable, value in others:
         variable.assign(value)
+    return bool(others)
 
 
 def _same_reference(name, made_of):
@@ -344,14 +366,15 @@ def _find_finished(runs_dir, name, made_of):
     for path in sorted(runs_dir.glob(f"{name}*/run.json")):
         run = Run(path.parent)
         is_of_name = re.fullmatch(re.escape(name) + r"(_\d+)?", run.name)
-        if is_of_name and run.is_finished and not _difference(run, made_of):
+        # In what it was computed is no reason to train for hours again.
+        if is_of_name and run.is_finished and not _difference(run, made_of, ("precision",)):
             return run
     return None
 
 
-def _difference(run, made_of):
+def _difference(run, made_of, besides=()):
     """In what the run in a folder is another one; empty where there is none."""
-    return differences(run.facts["made_of"], made_of) if run.is_begun else []
+    return differences(run.facts["made_of"], made_of, besides) if run.is_begun else []
 
 
 @contextmanager
@@ -487,8 +510,15 @@ class _Record(keras.callbacks.Callback):
         _wait_for(self.folder / "history.csv")
         with replaced_when_done(self.folder / "history.csv") as partial:
             table.assign(epoch=table["epoch"] - 1).to_csv(partial, index=False)
+        self._keep_weights(epoch + 1)
+
+    def on_train_end(self, logs=None):
+        if self.rows:  # early stopping may have gone back to the best epoch
+            self._keep_weights(self.rows[-1]["epoch"])
+
+    def _keep_weights(self, epochs):
         earlier = _checkpoints(self.folder)
-        path = self.folder / f"checkpoint_{epoch + 1:05}.weights.h5"
+        path = self.folder / f"checkpoint_{epochs:05}.weights.h5"
         with replaced_when_done(path) as partial:
             self.model.save_weights(partial)
         _remove(each for each in earlier if each != path)

@@ -1,6 +1,7 @@
 """Pictures of one's own, a folder for each class -> train/ valid/ test/ x these classes."""
 
 import re
+import unicodedata
 from hashlib import sha256
 
 import numpy as np
@@ -18,6 +19,8 @@ SHARES = (5 / 7, 1 / 7, 1 / 7)  # of `SPLITS`, in each class
 LEAST_PICTURES, LEAST_PERSONS, MOST_CLASSES = 7, 3, 50
 # A date, as cameras and phones write it, is no person: 20240501, 2024-05-01, 5-1-24.
 PERSON = re.compile(r"((?:(?!\d{6}|\d{1,4}[-.]\d{1,2}[-.]\d{1,4}).)*?)[\s_.(-]*\d{1,5}\D*")
+LOOP_S_FACE = re.compile(r"\d+\.\d{3}s_(track\d+)_.*")  # as `run --save-faces` names it
+NUM_DRAWS = 100
 
 
 def prepare_own(source, name="mine", detector=None):
@@ -25,9 +28,11 @@ def prepare_own(source, name="mine", detector=None):
 
     A folder for each class, with pictures of any form and size; they are only read. A picture that
     comes again, pixel by pixel, is left out. Persons are known by the names of the files, up to
-    the last number: ``anna_01.jpg``, ``anna-2.png`` and ``anna (3).jpg`` show one. All pictures of
-    a person go to one split, if each class shows three persons or more, and these have two pictures
-    or more on average. Otherwise pictures are drawn one by one, and a note says so.
+    the last number and without that of the class: ``anna_01.jpg``, ``anna-2.png`` and, in the
+    folder ``mask``, ``mask_anna (3).jpg`` show one. Of faces that the loop kept, a track counts as
+    a person. All pictures of a person go to one split, if each class shows three persons or more,
+    and these have two pictures or more on average. Otherwise pictures are drawn one by one, and a
+    note says so.
 
     Parameters
     ----------
@@ -62,8 +67,7 @@ def prepare_own(source, name="mine", detector=None):
         if seen.setdefault(digest, item) != item:
             there = seen[digest].split("/")[0]
             raise ValueError(f"the same picture again{f', also in {there}' * (there != label)}")
-        match = PERSON.fullmatch(below[-1].rpartition(".")[0])
-        person = match[1].lower() if match else ""
+        person = _person(below[-1].rpartition(".")[0], label)
         return {"label": label, "sha256": digest, "person": person}, encode_image(face)
 
     def arrange(labels, left_out, source):
@@ -81,6 +85,19 @@ def prepare_own(source, name="mine", detector=None):
     expected = f"at least {LEAST_PICTURES} pictures in each class folder"
     by = [type(detector).__name__]
     return prepare_once(name, read, arrange, expected, source, by=by)
+
+
+def _person(stem, label):
+    """Who is on a picture, by the name of its file; empty where that does not say it."""
+    # A Mac writes an umlaut as two characters.
+    stem, label = (unicodedata.normalize("NFC", x).lower() for x in (stem, label))
+    match = LOOP_S_FACE.fullmatch(stem) or PERSON.fullmatch(stem)
+    name = match[1] if match else ""
+    for side in (name.removesuffix(label), name.removeprefix(label)):
+        # A class that is a part of a name stays: "al" in "alan".
+        if side != name and (not side or not (side[-1:] + side[:1]).isalnum()):
+            return side.strip(" _.(-")
+    return name
 
 
 def _class_folders(source):
@@ -109,20 +126,41 @@ def _face_in(picture, detector):
 
 def _draw_splits(labels):
     """Split of each picture, and a note on how it was drawn."""
-    named = labels["person"] != ""
-    number = labels.loc[named, "person"].nunique()
-    groups = labels["person"].where(named, labels["item"])
+    groups = labels["person"].where(labels["person"] != "", labels["item"])
     counts = pd.crosstab(groups, labels["label"])
-    if 0 < 2 * number <= len(labels) and (counts > 0).sum().min() >= LEAST_PERSONS:
+    if 2 * len(counts) <= len(labels) and (counts > 0).sum().min() >= LEAST_PERSONS:
         # Of many draws the one that leaves no class out, and is nearest to the shares of each.
-        draws = np.random.default_rng(0).choice(len(SPLITS), (1000, len(counts)), p=SHARES)
-        drawn = [np.eye(len(SPLITS))[x].T @ counts.to_numpy() for x in draws]
-        wanted = np.outer(SHARES, counts.sum())
-        faults = [((x == 0).sum(), abs(x / wanted - 1).max()) for x in drawn]
-        splits = dict(zip(counts.index, np.array(SPLITS)[draws[faults.index(min(faults))]]))
+        random = np.random.default_rng(0)
+        draws = [_draw_persons(counts.to_numpy(), random) for _ in range(NUM_DRAWS)]
+        splits = dict(zip(counts.index, np.array(SPLITS)[min(draws, key=lambda x: x[0])[1]]))
+        number = labels["person"].replace("", np.nan).nunique()
         return groups.map(splits), f"Split by person: {number}, as the names of the files say."
     turns = labels.sample(frac=1, random_state=0).groupby("label").cumcount() % LEAST_PICTURES
     return turns.map({0: "valid", 1: "test"}).fillna("train"), (
         "Split picture by picture, as the names of the files do not tell persons apart: a face may "
         "be in several splits, and figures say little about other people."
     )
+
+
+def _draw_persons(counts, random):
+    """Give each person, in an order by chance, to the split that lacks most of their classes.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray, int, (persons, classes)
+        Pictures of each.
+
+    Returns
+    -------
+    faults : tuple
+        Classes that a split has none of, and how far the shares are from `SHARES`.
+    splits : list of int
+        Of each person, an index of `SPLITS`.
+    """
+    wanted = np.outer(SHARES, counts.sum(axis=0))
+    held, splits = np.zeros_like(wanted), [0] * len(counts)
+    for person in random.permutation(len(counts)):
+        lacking = ((wanted - held) / wanted)[:, counts[person] > 0].max(axis=1)
+        splits[person] = int(lacking.argmax())
+        held[splits[person]] += counts[person]
+    return ((held == 0).sum(), abs(held / wanted - 1).max()), splits

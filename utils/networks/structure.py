@@ -44,7 +44,7 @@ def describe(model, class_weight=None, callbacks=()):
         "optimizer": _plain(optimizer),
         "loss": _function(model.loss) or _own_loss(model.loss) or _plain(compiled["loss"]),
         "class_weight": class_weight and {str(k): float(v) for k, v in class_weight.items()},
-        "callbacks": [f"{type(x).__name__}({_arguments(x)})" for x in callbacks],
+        "callbacks": [f"{type(x).__name__}({_arguments(x)}){_own_code(x)}" for x in callbacks],
         "steps_before": int(model.optimizer.iterations.numpy()),
     }
 
@@ -60,6 +60,14 @@ def _arguments(callback):
     return ", ".join(f"{name}={x}" for name, x in settings.items() if isinstance(x, PLAIN))
 
 
+def _own_code(callback):
+    """What tells a callback of a notebook's own class from others of its name."""
+    kind = type(callback)
+    if kind.__module__.startswith(("keras.", "utils.", "commands.")):
+        return ""
+    return "".join(f" {code}" for x in vars(kind).values() if (code := _function(x)))
+
+
 def _function(function):
     """What tells a function of one's own from others: its name and a checksum of its code."""
     if not inspect.isfunction(function):
@@ -67,9 +75,18 @@ def _function(function):
     # Also the numbers that it takes from around it.
     around = [x.cell_contents for x in function.__closure__ or ()]
     around += [function.__globals__.get(name) for name in function.__code__.co_names]
-    values = [x for x in (*around, *(function.__defaults__ or ())) if isinstance(x, PLAIN)]
+    values = [x for x in (*around, *(function.__defaults__ or ())) if _is_plain(x)]
     content = repr((_code(function.__code__), values))
     return f"{function.__name__} {hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+def _is_plain(value):
+    """Whether it is a number, a text, or a list or dictionary of these."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return (
+        all(map(_is_plain, value)) if isinstance(value, (list, tuple)) else isinstance(value, PLAIN)
+    )
 
 
 def _own_loss(loss):
@@ -131,7 +148,9 @@ def _inputs(content):
 
 
 # Of a training, what another copy of the data or another machine makes differ.
-DEPENDS_ON_COPY = ("data", "given", "decay_steps", "precision", "frozen_weights")
+DEPENDS_ON_COPY = (
+    *("data", "given", "decay_steps", "precision", "frozen_weights", "learned_before"),
+)
 NO_SETTINGS = (
     *("name", "dtype", "build_config", "registered_name", "module", "data_format"),
     *("input_layers", "output_layers"),  # of a network within the network: names as well

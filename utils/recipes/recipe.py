@@ -313,6 +313,11 @@ def _check_labels(recipe):
             f"{recipe.dataset} with {len(recipe.classes)} classes has no labels for "
             f"{', '.join(sorted(asked - there))}, expected some of {sorted(there)} or none"
         )
+    if recipe.auxiliary and recipe.class_weight != "none":
+        raise ValueError(
+            f"class_weight={recipe.class_weight} goes with one output, and this recipe has further "
+            f"ones ({', '.join(recipe.auxiliary)}): leave one of both out"
+        )
     if recipe.auxiliary and recipe.architecture not in ("compact", "vgg"):
         raise ValueError(
             f"the architecture {recipe.architecture!r} takes no further outputs, expected "
