@@ -50,6 +50,7 @@ def build_page():
         "emotion_step_8_short": tables.SEEDS[tables.SHORT],
         "emotion_step_8_short_anti_aliased": tables.SEEDS[tables.BLURRED],
         **{x: [x] for each in single for x in (each, f"{each}_anti_aliased")},
+        "emotion_two_labels_again": ["emotion_two_labels_again"],
     }
     after_ten_epochs = reference("emotion_final").facts["at_epoch"]["10"]["test"]
     camera = tables.camera_table()

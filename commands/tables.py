@@ -63,6 +63,8 @@ FAMILIES = {
         "emotion_two_labels, mean": "the mean of both, rare emotions raised",
         "emotion_two_labels_anti_aliased": "12 more epochs, blur before each halving",
         "emotion_two_labels_anti_aliased, votes": "its output for votes",
+        "emotion_two_labels_again": "the same from `emotion_fer_distilled_anti_aliased`, 16 epochs",
+        "emotion_two_labels_again, votes": "its output for votes",
         "emotion_two_labels_patient": "patient teacher, half the epochs, stronger changes",
         "emotion_two_labels_patient, votes": "its output for votes",
         "ensemble: votes": "`emotion_ferplus` and the votes of `emotion_two_labels_anti_aliased`",
@@ -124,6 +126,7 @@ LEARNED_FROM_VOTES = (
     "emotion_two_labels, votes",
     "emotion_two_labels, mean",
     "emotion_two_labels_anti_aliased, votes",
+    "emotion_two_labels_again, votes",
     "emotion_two_labels_patient, votes",
     "ensemble: votes",
 )
@@ -190,6 +193,10 @@ CHANGES = (
     (
         *("12 more epochs, with that blur", "emotion_two_labels_anti_aliased"),
         *("emotion_two_labels", TAUGHT, "jitter falls"),
+    ),
+    (
+        *("from a network with that blur, and taught by it", "emotion_two_labels_again"),
+        *("emotion_two_labels_anti_aliased", TAUGHT, "votes are read no better"),
     ),
     (
         *("patient teacher, half the epochs", "emotion_two_labels_patient"),
