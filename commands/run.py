@@ -111,7 +111,10 @@ def _parse(arguments):
         help="keep video and table of a camera, in outputs/realtime; of files they always are",
     )
     for name, text in (
-        ("--output", "annotated copy: .webm, or .mp4 (no browser plays it); of a picture .png"),
+        (
+            "--output",
+            "annotated copy: .webm, or .mp4 (no browser plays it); of a picture .png or .jpg",
+        ),
         ("--csv", "table of all faces; default of a file: beside the video"),
         ("--save-faces", "folder for the cut faces with their labels, of each face one a second"),
     ):
@@ -136,7 +139,7 @@ def _parse(arguments):
 def _default_video_path(source):
     # A second recording of a camera must not replace the first.
     taken = f"_{time.strftime('%Y%m%d-%H%M%S')}" if source.live else ""
-    suffix = ".webm" if source.film or source.num_frames != 1 else ".png"
+    suffix = ".png" if source.is_picture else ".webm"
     return config.REALTIME_DIR / f"{source.name}{taken}{suffix}"
 
 

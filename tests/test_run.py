@@ -15,14 +15,16 @@ from utils.realtime.faces import DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL
 from utils.realtime.sources import open_source
 
 
-def test_what_is_made_of_a_folder_without_a_name_has_one(monkeypatch, tmp_path):
+def test_a_copy_of_a_folder_is_a_film_with_a_name_and_that_of_a_picture_is_one(
+    monkeypatch, tmp_path
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(config, "REALTIME_DIR", tmp_path / "realtime")
     monkeypatch.setattr(run_command, "FaceClassifier", lambda *_: labeller())
-    for name, suffix in (("a.png", ".png"), ("b.png", ".webm")):  # of one picture, and of two
-        (tmp_path / name).write_bytes(encode_image(noise()))
-        assert run_command.main(["--source", ".", "--detector", "haar", "--no-display"]) == 0
-        assert (tmp_path / "realtime" / f"{tmp_path.name}{suffix}").is_file()
+    (tmp_path / "a.png").write_bytes(encode_image(noise()))
+    for source, name in ((".", f"{tmp_path.name}.webm"), ("a.png", "a.png")):
+        assert run_command.main(["--source", source, "--detector", "haar", "--no-display"]) == 0
+        assert (tmp_path / "realtime" / name).is_file()
 
 
 def test_command_line_says_where_the_video_went(tmp_path, capsys):

@@ -19,7 +19,7 @@ from utils import config, training
 from utils.data.batches import Batches
 from utils.data.fer import prepare_fer
 from utils.data.prepared import load_split
-from utils.files import remove, sha256_of, write_json
+from utils.files import read_json, remove, sha256_of, write_json
 from utils.preprocessing import FIVE_EMOTIONS, face_input_for
 from utils.training import Run, load_run, load_runs, reference, tabulate, train
 
@@ -188,6 +188,14 @@ def test_a_model_that_was_fitted_by_hand_is_another_start(small_run, capsys):
     model.fit(batches.dataset(), epochs=1, shuffle=False, verbose=0)
     run = train_small("small", model, batches=(batches, valid))
     assert "steps_before 0, now 3" in capsys.readouterr().out and run.name == "small_2"
+
+
+def test_a_finished_run_is_the_same_in_whatever_precision(small_run, capsys):
+    facts = read_json(small_run.folder / "run.json")
+    facts["made_of"]["precision"] = "mixed_bfloat16"
+    write_json(small_run.folder / "run.json", facts)
+    assert train_small("small") == small_run
+    assert "small: finished before" in capsys.readouterr().out
 
 
 def test_a_head_that_was_fitted_otherwise_is_another_start(prepared_workspace, capsys):

@@ -186,7 +186,8 @@ def train(
 
     A run is what it is made of: the network, how it was compiled, images and batches, epochs. The
     same again is loaded or goes on; something else of the same name becomes NAME_2, and what
-    differs is printed. Taught in notebooks 03 and 04.
+    differs is printed. A finished run counts as the same in whatever precision. Where the model was
+    fitted by hand before, its weights count. Taught in notebooks 03 and 04.
 
     Parameters
     ----------
@@ -242,10 +243,11 @@ def train(
         _check_outputs(model, keep, valid_batches)
         with _claimed(runs_dir, name, made_of) as run:
             if not run.is_finished:  # by another process, while this one got ready
-                if begins_again:
+                if begins_again and not run.epochs:
                     print(
                         f"{run.name}: begins with the weights with which this model was trained "
-                        "first; keras.Model(model.input, model.output) goes on from those it has"
+                        "first; to go on from what it has learned, train "
+                        "keras.Model(model.input, model.output) under another name"
                     )
                 _fit(model, run, train_batches, valid_batches, epochs, class_weight, callbacks)
                 _score_and_keep(keep, run, valid_batches, average_views)

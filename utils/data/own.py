@@ -28,8 +28,8 @@ def prepare_own(source, name="mine", detector=None):
 
     A folder for each class, with pictures of any form and size; they are only read. A picture that
     comes again, pixel by pixel, is left out. Persons are known by the names of the files, up to
-    the last number and without that of the class: ``anna_01.jpg``, ``anna-2.png`` and, in the
-    folder ``mask``, ``mask_anna (3).jpg`` show one. Of faces that the loop kept, a track counts as
+    the last number and without a class: ``anna_01.jpg``, ``anna-2.png`` and, where ``mask`` is a
+    class, ``mask_anna (3).jpg`` show one. Of faces that the loop kept, a track counts as
     a person. All pictures of a person go to one split, if each class shows three persons or more,
     and these have two pictures or more on average. Otherwise pictures are drawn one by one, and a
     note says so.
@@ -67,7 +67,7 @@ def prepare_own(source, name="mine", detector=None):
         if seen.setdefault(digest, item) != item:
             there = seen[digest].split("/")[0]
             raise ValueError(f"the same picture again{f', also in {there}' * (there != label)}")
-        person = _person(below[-1].rpartition(".")[0], label)
+        person = _person(below[-1].rpartition(".")[0], class_names)
         return {"label": label, "sha256": digest, "person": person}, encode_image(face)
 
     def arrange(labels, left_out, source):
@@ -87,17 +87,18 @@ def prepare_own(source, name="mine", detector=None):
     return prepare_once(name, read, arrange, expected, source, by=by)
 
 
-def _person(stem, label):
+def _person(stem, class_names):
     """Who is on a picture, by the name of its file; empty where that does not say it."""
-    # A Mac writes an umlaut as two characters.
-    stem, label = (unicodedata.normalize("NFC", x).lower() for x in (stem, label))
+    stem = unicodedata.normalize("NFC", stem).lower()  # a Mac writes an umlaut as two characters
     match = LOOP_S_FACE.fullmatch(stem) or PERSON.fullmatch(stem)
-    name = match[1] if match else ""
-    for side in (name.removesuffix(label), name.removeprefix(label)):
-        # A class that is a part of a name stays: "al" in "alan".
-        if side != name and (not side or not (side[-1:] + side[:1]).isalnum()):
-            return side.strip(" _.(-")
+    name = _words(match[1]) if match else ""
+    for label in sorted(map(_words, class_names), key=len, reverse=True):
+        name = f" {name} ".removeprefix(f" {label} ").removesuffix(f" {label} ").strip()
     return name
+
+
+def _words(text):
+    return " ".join(re.split(r"[\s_.()-]+", unicodedata.normalize("NFC", text).lower())).strip()
 
 
 def _class_folders(source):
@@ -134,7 +135,10 @@ def _draw_splits(labels):
         draws = [_draw_persons(counts.to_numpy(), random) for _ in range(NUM_DRAWS)]
         splits = dict(zip(counts.index, np.array(SPLITS)[min(draws, key=lambda x: x[0])[1]]))
         number = labels["person"].replace("", np.nan).nunique()
-        return groups.map(splits), f"Split by person: {number}, as the names of the files say."
+        note = f"Split by person: {number}, as the names of the files say."
+        if labels["person"].str.fullmatch(r"track\d+").any():
+            note += " A track of the loop counts as a person: who came back is in it twice."
+        return groups.map(splits), note
     turns = labels.sample(frac=1, random_state=0).groupby("label").cumcount() % LEAST_PICTURES
     return turns.map({0: "valid", 1: "test"}).fillna("train"), (
         "Split picture by picture, as the names of the files do not tell persons apart: a face may "

@@ -75,18 +75,9 @@ def _function(function):
     # Also the numbers that it takes from around it.
     around = [x.cell_contents for x in function.__closure__ or ()]
     around += [function.__globals__.get(name) for name in function.__code__.co_names]
-    values = [x for x in (*around, *(function.__defaults__ or ())) if _is_plain(x)]
+    values = [x for x in (*around, *(function.__defaults__ or ())) if isinstance(x, PLAIN)]
     content = repr((_code(function.__code__), values))
     return f"{function.__name__} {hashlib.sha256(content.encode()).hexdigest()[:8]}"
-
-
-def _is_plain(value):
-    """Whether it is a number, a text, or a list or dictionary of these."""
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    return (
-        all(map(_is_plain, value)) if isinstance(value, (list, tuple)) else isinstance(value, PLAIN)
-    )
 
 
 def _own_loss(loss):
@@ -148,9 +139,7 @@ def _inputs(content):
 
 
 # Of a training, what another copy of the data or another machine makes differ.
-DEPENDS_ON_COPY = (
-    *("data", "given", "decay_steps", "precision", "frozen_weights", "learned_before"),
-)
+DEPENDS_ON_COPY = ("data", "given", "decay_steps", "precision", "frozen_weights")
 NO_SETTINGS = (
     *("name", "dtype", "build_config", "registered_name", "module", "data_format"),
     *("input_layers", "output_layers"),  # of a network within the network: names as well

@@ -100,10 +100,10 @@ class FaceClassifier:
     Raises
     ------
     ValueError
-        If a network has other classes, a file is not the one that its contract was written for, or
-        the age is to be shown and the gender network has no output for it.
+        If a network has other classes, a file is missing or not the one that its contract was
+        written for, or the age is to be shown and the gender network has no output for it.
     FileNotFoundError
-        If there is no network of that name, or it has no LiteRT file any more.
+        If there is no network of that name.
     ImportError
         If a network has no LiteRT file and TensorFlow is not installed.
     """

@@ -75,7 +75,8 @@ def run(
     """Label the faces of a source until it ends, `show` says stop, or Ctrl-C is pressed.
 
     Taught in notebooks/05_realtime.ipynb. Nothing is kept that no path is given for, and what is
-    kept is whole however the loop ends; a process that is killed leaves nothing.
+    kept is whole however the loop ends; a process that is killed leaves cut faces and
+    unfinished files.
 
     Parameters
     ----------

@@ -98,9 +98,11 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, classifi
     for target in (video_path, csv_path, faces_folder):
         if target and source.path and target.exists() and source.path.samefile(target):
             raise ValueError(f"{target} is the source: give what is written another name")
-    suffixes = (*LARGEST_SIDES, *(PICTURES if source.num_frames == 1 else ()))
+    suffixes = (*LARGEST_SIDES, *(PICTURES if source.is_picture else ()))
     if video_path and video_path.suffix.lower() not in suffixes:
-        raise ValueError(f"{video_path} is no name for a video: expected {' or '.join(suffixes)}")
+        raise ValueError(
+            f"{video_path} is no name for an annotated copy: expected {' or '.join(suffixes)}"
+        )
     if csv_path and csv_path.suffix.lower() != ".csv":
         raise ValueError(f"{csv_path} is no .csv file: give the table another name")
     if faces_folder and faces_folder.exists() and not faces_folder.is_dir():

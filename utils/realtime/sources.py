@@ -74,6 +74,12 @@ class FrameSource:
     file: str = ""
     unreadable: list = field(default_factory=list)
 
+    @property
+    def is_picture(self):
+        """Whether it is a single picture, and no folder of one or film of one frame."""
+        is_folder = self.path is not None and self.path.is_dir()
+        return self.num_frames == 1 and self.capture is None and not is_folder
+
     def __iter__(self):
         for count, frame in enumerate(self.frames):
             self.number = count + len(self.unreadable)
