@@ -189,7 +189,7 @@ FIGURES = {
     "confusion_emotion": draw_confusion_emotion,
     "robustness": partial(
         draw_robustness,
-        ("emotion_final", "emotion_fer", "emotion_fer_distilled", "emotion_fer_distilled_camera"),
+        ("emotion_final", "emotion_fer", "emotion_fer_distilled", DEFAULT_EMOTION_MODEL),
     ),
     "robustness_gender": partial(
         draw_robustness, ("gender_final_trial_3_on_80_10_10", "gender_utk", DEFAULT_GENDER_MODEL)

@@ -72,6 +72,7 @@ FAMILIES = {
         "gender_utk_64_distilled": "knowledge distillation from `gender_utk_64`",
         "gender_utk_64_both": "fine-tuned from it, two teachers",
         "gender_utk_64_years": "`gender_utk_64`, fine-tuned by its own answers; age is kept",
+        "gender_utk_80_years": "the same from it, 80 pixels, 10 epochs",
     },
     "ablations": {
         "emotion_final_without_dropout": "10 epochs",
@@ -247,6 +248,10 @@ CHANGES = (
         "gender_utk_64",
         TOLD,
         "the loop says child",
+    ),
+    (
+        *("80 pixels, 10 epochs from 64", "gender_utk_80_years"),
+        *("gender_utk_64_years", TOLD, "half as much work again"),
     ),
 )
 PAIRS = (

@@ -262,6 +262,15 @@ def test_model_card_tells_the_emotions_that_the_run_finds():
         assert told[name][1] == f"{100 * recall:.1f} %"
 
 
+def test_model_card_tells_the_noise_that_was_measured():
+    card = read("MODEL_CARD.md")
+    told = rows(card[card.index("- **Noise**") :])
+    for path in config.PRETRAINED_DIR.glob("emotion_*.npz"):
+        table = pd.read_csv(config.REFERENCE_DIR / path.stem / "robustness.csv")
+        noise = table[table["corruption"] == "noise"].set_index("severity")["accuracy"]
+        assert told[f"`{path.stem}`"] == [f"{100 * noise[x]:.1f} %" for x in (0, 16, 32)]
+
+
 def test_figures_that_pages_show_are_there(page):
     for text in (page, read("MODEL_CARD.md")):
         for shown in re.findall(r"!\[[^]]+\]\(([^)]+)\)", text):
