@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from utils.networks.structure import describe, differences
+from utils.recipes.statistics import RenewStatistics
 
 layers = keras.layers
 
@@ -59,6 +60,20 @@ def test_the_description_is_one_of_a_line_for_each_layer_that_survives_a_file():
 def test_what_was_changed_is_named(one, other, said):
     found = "; ".join(differences(describe(build(**one)), describe(build(**other))))
     assert all(part in found for part in said), found
+
+
+def test_the_code_of_a_callback_of_one_s_own_counts():
+    def described(rate):
+        class Fixed(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                self.model.optimizer.learning_rate = rate
+
+        return describe(build(), None, [Fixed()])
+
+    (found,) = differences(described(0.1), described(0.2))
+    assert found.startswith("callbacks ['Fixed() on_epoch_begin ")
+    assert described(0.1) == described(0.1)
+    assert "RenewStatistics()" in str(describe(build(), None, [RenewStatistics(None)])["callbacks"])
 
 
 def test_callbacks_and_weights_of_classes_are_compared():

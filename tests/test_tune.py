@@ -74,7 +74,7 @@ class Hangs(tune.StopBadTrial):
             time.sleep(1)
 
 
-Hangs.__name__ = "StopBadTrial"
+Hangs.__name__, Hangs.__module__ = "StopBadTrial", "commands.tune"
 tune.StopBadTrial = Hangs
 tune.main(sys.argv[2:])
 """

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import re
+import sys
 
 PLAIN = (bool, int, float, str)
 # A class of utils.networks.precision, which needs TensorFlow, and what it computes.
@@ -63,7 +64,9 @@ def _arguments(callback):
 def _own_code(callback):
     """What tells a callback of a notebook's own class from others of its name."""
     kind = type(callback)
-    if kind.__module__.startswith(("keras.", "utils.", "commands.")):
+    # Knows a command that is started as __main__; a notebook has none.
+    spec = getattr(sys.modules.get(kind.__module__), "__spec__", None)
+    if (spec.name if spec else "").startswith(("keras.", "utils.", "commands.")):
         return ""
     return "".join(f" {code}" for x in vars(kind).values() if (code := _function(x)))
 
