@@ -29,10 +29,10 @@ def prepare_own(source, name="mine", detector=None):
     A folder for each class, with pictures of any form and size; they are only read. A picture that
     comes again, pixel by pixel, is left out. Persons are known by the names of the files, up to
     the last number and without a class: ``anna_01.jpg``, ``anna-2.png`` and, where ``mask`` is a
-    class, ``mask_anna (3).jpg`` show one. Of faces that the loop kept, a track counts as
-    a person. All pictures of a person go to one split, if each class shows three persons or more,
-    and these have two pictures or more on average. Otherwise pictures are drawn one by one, and a
-    note says so.
+    class, ``mask_anna (3).jpg`` show one. Of faces that the loop kept, a track counts as a
+    person. All pictures of a person go to one split, if each class shows three persons or more, and
+    these have two pictures or more on average. Otherwise pictures are drawn one by one, and a note
+    says so.
 
     Parameters
     ----------
@@ -89,7 +89,6 @@ def prepare_own(source, name="mine", detector=None):
 
 def _person(stem, class_names):
     """Who is on a picture, by the name of its file; empty where that does not say it."""
-    stem = unicodedata.normalize("NFC", stem).lower()  # a Mac writes an umlaut as two characters
     match = LOOP_S_FACE.fullmatch(stem) or PERSON.fullmatch(stem)
     name = _words(match[1]) if match else ""
     for label in sorted(map(_words, class_names), key=len, reverse=True):
@@ -98,7 +97,8 @@ def _person(stem, class_names):
 
 
 def _words(text):
-    return " ".join(re.split(r"[\s_.()-]+", unicodedata.normalize("NFC", text).lower())).strip()
+    text = unicodedata.normalize("NFC", text).lower()  # a Mac writes an umlaut as two characters
+    return " ".join(re.split(r"[\s_.()-]+", text)).strip()
 
 
 def _class_folders(source):
