@@ -14,7 +14,6 @@ import weakref
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 
 import cv2
@@ -46,7 +45,7 @@ from utils.networks.storage import (
     load_architecture_and_weights,
     save_architecture_and_weights,
 )
-from utils.networks.structure import DEPENDS_ON_COPY, describe, differences
+from utils.networks.structure import DEPENDS_ON_COPY, checksum_of, describe, differences
 from utils.preprocessing import FaceInput
 
 SECONDS_TO_WAIT = 10  # for a table that another program has open
@@ -325,8 +324,7 @@ def _begin_at_start(model):
     """
     model.jit_compile = False  # XLA, which Keras would choose, halves the speed on CPUs
     if getattr(model, "history", None) and model not in _STARTS:
-        weights = b"".join(x.tobytes() for x in model.get_weights())
-        _LEARNED[model] = sha256(weights).hexdigest()
+        _LEARNED[model] = checksum_of(model.get_weights())
     changed = _reset(model)
     if not model.optimizer.built:  # loss scaling would get variables again
         model.optimizer.build(model.trainable_variables)

@@ -37,17 +37,21 @@ def describe(model, class_weight=None, callbacks=()):
     # Loss scaling is a part of the precision "mixed_float16".
     optimizer = optimizer["config"].get("inner_optimizer", optimizer)
     frozen = [w for layer in model.layers if not layer.trainable for w in layer.get_weights()]
-    checksum = hashlib.sha256(b"".join(weights.tobytes() for weights in frozen)).hexdigest()
     return {
         "network": _lines(model),
         "precision": " and ".join(sorted({x.dtype_policy.name for x in model.layers if x.weights})),
-        "frozen_weights": checksum if frozen else None,
+        "frozen_weights": checksum_of(frozen) if frozen else None,
         "optimizer": _plain(optimizer),
         "loss": _function(model.loss) or _own_loss(model.loss) or _plain(compiled["loss"]),
         "class_weight": class_weight and {str(k): float(v) for k, v in class_weight.items()},
         "callbacks": [f"{type(x).__name__}({_arguments(x)}){_own_code(x)}" for x in callbacks],
         "steps_before": int(model.optimizer.iterations.numpy()),
     }
+
+
+def checksum_of(weights):
+    """SHA-256 of arrays, one after the other."""
+    return hashlib.sha256(b"".join(x.tobytes() for x in weights)).hexdigest()
 
 
 def _arguments(callback):
