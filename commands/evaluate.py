@@ -1,10 +1,11 @@
 """Scores the shipped networks on somebody's own copy of the data, or a run's own weights.
 
-python tasks.py evaluate --fer fer2013.csv --utk UTKFace
+python tasks.py evaluate --fer fer2013.csv --utk UTKFace --ten-views
 python tasks.py evaluate --run outputs/runs/emotion_final
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -31,7 +32,7 @@ TEN_VIEWS = ", ten views"
 NOT_IN_TRAINING = "not in training as well"
 
 
-def score_shipped(dataset, prepared, votes_path=None):
+def score_shipped(dataset, prepared, votes_path=None, ten_views=False):
     """Score the shipped networks of a data set on its test split.
 
     Parameters
@@ -40,6 +41,8 @@ def score_shipped(dataset, prepared, votes_path=None):
     prepared : utils.data.prepared.PreparedDataset
     votes_path : pathlib.Path, optional
         Votes of FER+, to score emotion networks also by what people agree on.
+    ten_views : bool
+        Score also the mean answer to ten views of each image, which takes ten times as long.
 
     Returns
     -------
@@ -56,40 +59,38 @@ def score_shipped(dataset, prepared, votes_path=None):
         model, contract = load_network(name, with_age=True)
         names = contract.class_names
         images, y_true, _ = load_images(prepared, "test", contract.face_input, names)
-        predictions = [model.predict(view, batch_size=256, verbose=0) for view in views(images)]
-        averaged = np.mean(predictions, axis=0)[:, : len(names)]
+        seen = itertools.islice(views(images), None if ten_views else 1)
+        predictions = [model.predict(view, batch_size=256, verbose=0) for view in seen]
         probabilities, estimated = np.split(predictions[0], [len(names)], axis=1)
-        rows[name, "all test images"] = evaluate(y_true, probabilities)
-        rows[name, "the same, ten views"] = evaluate(y_true, averaged)
+        answers = {"": probabilities}
+        if ten_views:
+            answers[TEN_VIEWS] = np.mean(predictions, axis=0)[:, : len(names)]
         known = rows_of(prepared, "test", names)
+        groups = {"all test images": known["label"].notna()}
         if dataset == "fer2013":
             new = ~copies_of_training(prepared, "test", names)
-            groups = {NOT_IN_TRAINING: new}
+            groups[NOT_IN_TRAINING] = new
             if votes is not None and tuple(names) == EMOTIONS:
-                rows |= {
-                    (name, part): scores for part, scores in _by_people(votes, probabilities, new)
-                }
+                for part, scores in _by_people(votes, probabilities, new):
+                    rows[name, part] = scores
         else:
             bands = age_bands(known["age"])
-            groups = {
-                f"ages {ages}": known["age"].between(*AGE_RANGES[ages]) for ages in AGE_RANGES
-            }
+            for ages, limits in AGE_RANGES.items():
+                groups[f"ages {ages}"] = known["age"].between(*limits)
             groups |= {f"age {band}": bands == band for band in AGE_BANDS}
             groups |= {race: known["race"] == race for race in sorted(known["race"].unique())}
-            groups |= {label: known["label"] == label for label in contract.class_names}
+            groups |= {label: known["label"] == label for label in names}
         for group, chosen in groups.items():
             chosen = np.asarray(chosen)
             if not chosen.any():
                 continue
-            for part, answers in ((group, probabilities), (f"{group}{TEN_VIEWS}", averaged)):
-                rows[name, part] = evaluate(y_true[chosen], answers[chosen])
+            for title, each in answers.items():
+                scores = rows[name, f"{group}{title}"] = evaluate(y_true[chosen], each[chosen])
                 if len(np.unique(y_true[chosen])) == 1:  # a mean over classes means nothing then
-                    rows[name, part]["macro_f1"] = np.nan
-        if contract.child_below:
-            off = (known["age"] - estimated[:, 0]).abs()
-            for part, chosen in {"all test images": slice(None), **groups}.items():
-                if (name, part) in rows:
-                    rows[name, part]["age_error"] = off[chosen].mean()
+                    scores["macro_f1"] = np.nan
+            if contract.child_below:
+                off = (known["age"] - estimated[:, 0]).abs()
+                rows[name, group]["age_error"] = off[chosen].mean()
     table = pd.DataFrame(rows).T.astype({"n": int, "correct": int})
     return table.rename_axis(["model", "test images"])
 
@@ -157,6 +158,9 @@ def main(arguments=None):
         parser.add_argument(name, type=path_of, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
+        "--ten-views", action="store_true", help="also the mean of ten views: ten times as long"
+    )
+    parser.add_argument(
         "--run", type=os.path.expanduser, help="folder or name of a run, whose weights are scored"
     )
     options = parser.parse_args(arguments)
@@ -171,14 +175,14 @@ def main(arguments=None):
         if options.run:
             print(*score_run(find_folder(options.run)), sep="\n")
         else:
-            _print(_score_copies(given, options.votes), options.json)
+            _print(_score_copies(given, options.votes, options.ten_views), options.json)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _score_copies(given, votes_path):
+def _score_copies(given, votes_path, ten_views):
     """A table for each copy of the data that was given, from its file or folder."""
     tables = {}
     for dataset, path in given.items():
@@ -190,7 +194,7 @@ def _score_copies(given, votes_path):
         with tempfile.TemporaryDirectory() as folder:
             prepared = prepare(source=path, destination=Path(folder) / dataset)
             votes = votes_path if dataset == "fer2013" else None
-            table = tables[dataset] = score_shipped(dataset, prepared, votes)
+            table = tables[dataset] = score_shipped(dataset, prepared, votes, ten_views)
             for name in table.index.unique("model"):
                 print(_note_on_images(name, prepared), file=sys.stderr)
                 for note in (*_notes_on_labels(name, votes), *_notes_on_races(name, table)):

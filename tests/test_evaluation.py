@@ -254,7 +254,7 @@ def two_shipped(prepared_workspace, monkeypatch):
 def test_shipped_networks_are_scored_from_the_command_line(prepared_workspace, two_shipped, capsys):
     raw = prepared_workspace / "data" / "raw"
     before = sorted(raw.iterdir())
-    arguments = ["--fer", raw / "fer2013.csv", "--utk", raw / "UTKFace", "--json"]
+    arguments = ["--fer", raw / "fer2013.csv", "--utk", raw / "UTKFace", "--json", "--ten-views"]
     assert command.main([str(argument) for argument in arguments]) == 0
     captured = capsys.readouterr()
     tables = json.loads(captured.out)
@@ -304,6 +304,7 @@ def test_emotions_are_scored_by_people_s_votes_where_these_are_given(
     scores = {row["test images"]: row for row in records}
     agreed = scores["7 of 10 people agree"]
     assert 0 < len(clear) < len(votes)
+    assert not any("ten views" in part for part in scores), "ten times the time, unasked"
     assert (agreed["n"], agreed["correct"]) == (len(clear), right)
     assert "see the rows of what people say" in captured.err, "it learned from votes"
     # The rule of FER+'s authors: single votes go, more than half of the rest is needed.
