@@ -13,7 +13,14 @@ def test_sample_is_used_until_full_data_are_there(workspace, monkeypatch):
     assert config.output_dir("fer2013") == workspace / "outputs" / "sample"
     assert "numbers mean nothing" in config.banner("fer2013")
 
-    (workspace / "data" / "raw" / "fer2013.csv.xz").touch()
+    raw = workspace / "data" / "raw"
+    (raw / "Archive.ZIP").touch()  # as Kaggle names each download
+    (raw / "UTKFace.tar.gz").touch()
+    says = config.banner("fer2013")
+    assert f"{raw} holds Archive.ZIP: unpack it, data/README.md says" in says
+    (raw / "UTKFace.tar.gz").unlink()
+
+    (raw / "fer2013.csv.xz").touch()
     assert not config.is_sample_run("fer2013")
     assert config.is_sample_run("utkface"), "each data set is decided for itself"
     assert config.output_dir("fer2013") == workspace / "outputs"
@@ -36,6 +43,11 @@ def test_data_folder_of_the_user(workspace, tmp_path, monkeypatch):
     (workspace / "faces" / "raw").mkdir(parents=True)
     monkeypatch.setenv("FACELAB_DATA", "faces")
     assert config.prepared_dir("utkface") == workspace / "faces" / "utkface"
+    monkeypatch.setenv("FACELAB_DATA", '"faces"')  # cmd.exe keeps quotes
+    for ask in (config.prepared_dir, config.is_sample_run, config.banner):
+        monkeypatch.delenv("FACELAB_SAMPLE", raising=False)
+        with pytest.raises(FileNotFoundError, match='FACELAB_DATA names .*"faces", which is no fo'):
+            ask("utkface")
 
 
 def test_beside_raw_data_that_may_only_be_read_nothing_is_written(workspace, tmp_path, monkeypatch):

@@ -70,7 +70,11 @@ def test_lost_images_are_said_and_strange_files_ignored(prepared_workspace):
     fear = config.prepared_dir("fer2013") / "test" / "fear"
     (fear / ".DS_Store").write_bytes(b"left by a file manager")
     assert len(load_split("fer2013", "test", GREY)[0]) == 15
-    next(fear.glob("*.png")).unlink()
+    first = next(fear.glob("*.png"))
+    first.write_bytes(first.read_bytes()[:99])
+    with pytest.raises(ValueError, match=r"\.png is damaged: delete .* and run .* again"):
+        load_split("fer2013", "test", GREY)
+    first.unlink()
     with pytest.raises(FileNotFoundError, match="1 of 15 images are missing"):
         load_split("fer2013", "test", GREY)
 

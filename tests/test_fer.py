@@ -348,6 +348,14 @@ def test_folders_of_two_splits_have_the_second_halved_and_it_is_said(workspace, 
     assert all((prepared.folder / file).is_file() for file in prepared.labels["file"])
     assert (prepared.labels["file"].str.split("/").str[0] == prepared.labels["split"]).all()
 
+    pictures = sorted((workspace / "data" / "raw" / "fer2013" / there).rglob("*.png"))
+    for copy, picture in zip(pictures[::4], pictures[2::4]):
+        shutil.copy(picture, copy)
+    again = prepare_fer()
+    splits = again.labels.groupby("sha256")["split"].unique().map(set)
+    assert {"valid", "test"} not in splits.tolist(), "what is there twice crosses over"
+    assert again.counts.loc[new, "all"] == 7
+
 
 def test_a_class_of_one_picture_stays_where_it_is(workspace):
     names = [f"{split}/sad/{n}.png" for split in ("train", "test") for n in range(4)]

@@ -3,21 +3,21 @@ import pandas as pd
 import pytest
 
 from utils import config
-from utils.data.ferplus import COLUMNS, USAGES, agreed, load_votes, soften
+from utils.data.ferplus import COLUMNS, OTHER_COLUMNS, USAGES, agreed, load_votes, soften
 from utils.data.prepared import load_prepared
 from utils.preprocessing import EMOTIONS
 
 
 @pytest.fixture
 def votes_file(prepared_workspace):
-    """Votes that say which row they belong to: row number in anger, class in happiness."""
-    labels = load_prepared("fer2013").labels.astype({"item": int}).set_index("item")
-    size = labels.index.max() + 1
-    table = pd.DataFrame(0, index=range(size), columns=[*COLUMNS, "contempt", "NF"])
+    """Votes that say which row they belong to: ten for the class, row number in contempt."""
+    prepared = load_prepared("fer2013")
+    labels = prepared.labels.astype({"item": int}).set_index("item")
+    table = pd.DataFrame(0, index=range(prepared.found), columns=[*COLUMNS, *OTHER_COLUMNS])
     table["Usage"] = "Training"
     for item, row in labels.iterrows():
-        table.loc[item, "anger"] = item
-        table.loc[item, "happiness"] = EMOTIONS.index(row["label"])
+        table.loc[item, COLUMNS[EMOTIONS.index(row["label"])]] = 10
+        table.loc[item, "contempt"] = item
         table.loc[item, "Usage"] = USAGES[row["split"]]
     path = config.data_dir("fer2013") / "raw" / "ferplus_votes.csv"
     table.to_csv(path, index=False)
@@ -27,15 +27,16 @@ def votes_file(prepared_workspace):
 def test_votes_come_in_the_order_of_the_images(votes_file):
     labels = load_prepared("fer2013").labels
     for split in USAGES:
-        votes = load_votes(split)
+        votes = load_votes(split, all_answers=True)
         expected = []
         for name in EMOTIONS:
             files = labels[(labels["split"] == split) & (labels["label"] == name)]
             expected += [
                 (int(row["item"]), name) for _, row in files.sort_values("file").iterrows()
             ]
-        assert votes[:, EMOTIONS.index("angry")].tolist() == [item for item, _ in expected]
-        classes = [EMOTIONS[index] for index in votes[:, EMOTIONS.index("happy")]]
+        assert votes[:, 7].tolist() == [item for item, _ in expected]
+        assert (votes[:, :7] == load_votes(split)).all()
+        classes = [EMOTIONS[index] for index in votes[:, :7].argmax(axis=1)]
         assert classes == [name for _, name in expected]
 
 
@@ -44,6 +45,16 @@ def test_votes_in_another_order_are_refused(votes_file):
     table.iloc[::-1].to_csv(votes_file, index=False)
     with pytest.raises(ValueError, match="not in the order of fer2013.csv"):
         load_votes("test")
+    # In the right splits: a fer2013.csv that somebody sorted.
+    columns = [*COLUMNS, *OTHER_COLUMNS]
+    for _, rows in table.groupby("Usage"):
+        table.loc[rows.index, columns] = rows[columns].to_numpy()[::-1]
+    table.to_csv(votes_file, index=False)
+    with pytest.raises(ValueError, match="their labels in .*% only: .*not in the order"):
+        load_votes("train")
+    table[:-1].to_csv(votes_file, index=False)
+    with pytest.raises(ValueError, match=r"has 6\d rows and .* 6\d: one of the two is not whole"):
+        load_votes("train")
 
 
 def test_another_table_is_refused(votes_file, tmp_path):

@@ -113,14 +113,16 @@ def test_a_file_that_is_open_for_a_moment_is_waited_for(tmp_path, monkeypatch):
 
     def scanned(source, target):
         attempts.append(target)
-        if len(attempts) < 3:
+        if len(attempts) < num_attempts:
             raise PermissionError("used by another process")
         replace(source, target)
 
     monkeypatch.setattr("os.replace", scanned)
     monkeypatch.setattr(files, "PATIENCE", (0, 0))
-    write_json(tmp_path / "run.json", {})
-    assert names_in(tmp_path) == ["run.json"]
+    for num_attempts in (3, 5):
+        attempts.clear()
+        write_json(tmp_path / f"{num_attempts}.json", {})
+    assert names_in(tmp_path) == ["3.json", "5.json"]
 
 
 def test_a_folder_is_replaced_only_if_it_is_known_as_ours(tmp_path):

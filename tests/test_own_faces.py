@@ -67,19 +67,20 @@ def test_all_files_are_counted_and_persons_and_copies_stay_in_one_split(workspac
     write(faces / "surgical mask" / "zoe_1.png", read_image(first))
     write(faces / "FFP2" / "eve 9.jpg", noise(700, 900))
     (faces / "FFP2" / "cut.jpg").write_bytes((faces / "FFP2" / "eve 9.jpg").read_bytes()[:999])
-    for name in ("notes.txt", "Mütze/notes.txt", ".cache/0.png"):
+    for name in ("notes.txt", "Mütze/notes.txt", ".cache/0.png", "__MACOSX/0.png"):
         (faces / name).parent.mkdir(exist_ok=True)
         shutil.copy(first, faces / name) if "Mütze" not in name else (faces / name).touch()
     before = content_of(faces)
     prepared = prepare_own(faces)
     assert content_of(faces) == before
-    assert prepared.found == len(before) == len(prepared.labels) + len(prepared.left_out) == 43
+    assert prepared.found == len(before) == len(prepared.labels) + len(prepared.left_out) == 44
     assert dict(prepared.left_out.values.tolist()) == {
         ".cache/0.png": "not in a class folder",
         "FFP2/cut.jpg": "no whole image, it is cut off or damaged: get it again",
         "FFP2/zoe.bmp": "the same picture again",
         "Mütze/notes.txt": "no image that OpenCV can read",
         "notes.txt": "not in a class folder",
+        "__MACOSX/0.png": "not in a class folder",
         "surgical mask/zoe_1.png": "the same picture again, also in FFP2",
     }
     labels = prepared.labels
@@ -88,7 +89,11 @@ def test_all_files_are_counted_and_persons_and_copies_stay_in_one_split(workspac
     )
     assert set(labels["person"]) == {"anna", "ben", "carla", "s01", "s02", "eve"}
     assert (labels.groupby("person")["split"].nunique() == 1).all()
-    assert prepared.notes == ("Split by person: 6, as the names of the files say.",)
+    by_person, oblong = prepared.notes
+    assert by_person.endswith(
+        "person: 6, as the names of the files say (anna, ben, carla, eve, s01, ...)."
+    )
+    assert oblong.startswith("1 of 37 pictures are far from square") and "--cut" in oblong
     assert (prepared.counts > 0).all(axis=None), "a class is missing in a split"
     for row in labels.itertuples():
         kept, raw = read_image(prepared.folder / row.file), read_image(faces / row.item)
@@ -98,6 +103,9 @@ def test_all_files_are_counted_and_persons_and_copies_stay_in_one_split(workspac
         else:
             assert kept.shape == (156, 200, 3)
     assert len(list(prepared.folder.rglob("*.png"))) == len(labels)
+    for source in (prepared.folder, prepared.folder / "train"):
+        with pytest.raises(ValueError, match="would be replaced: give|give one of these"):
+            prepare_own(source)
     again = data.load_prepared("mine")
     pd.testing.assert_frame_equal(again.labels, labels)
 
@@ -145,7 +153,7 @@ def test_a_person_is_known_whatever_stands_beside_the_name(workspace, names, num
         write_classes(faces, files, [label])
     prepared = prepare_own(faces)
     assert prepared.notes[0].startswith(
-        f"Split by person: {number}, as the names of the files say."
+        f"Split by person: {number}, as the names of the files say ("
     )
     assert (prepared.labels.groupby("person")["split"].nunique() == 1).all()
 
@@ -155,6 +163,10 @@ def test_one_numbered_name_makes_no_split_by_persons(workspace):
         workspace / "faces", ["IMG_1.png", *("x" * n + ".png" for n in range(1, 9))], "ab"
     )
     assert prepare_own(workspace / "faces").notes[0].startswith("Split picture by picture")
+    # Who is not named is nobody: 28 names of days do not make three persons of one.
+    days = [f"PXL_20240501_{n}.png" for n in range(14)]
+    write_classes(workspace / "faces", [*(f"IMG_{n}.png" for n in range(40)), *days], "ab")
+    assert prepare_own(workspace / "faces").notes[0].startswith("Split picture by picture")
 
 
 def test_no_class_is_left_out_where_each_person_has_one(workspace):
@@ -162,7 +174,9 @@ def test_no_class_is_left_out_where_each_person_has_one(workspace):
         files = [f"{label}{x}_{n}.png" for x in "xyz" for n in range(3)]
         write_classes(workspace / "faces", files, [label])
     prepared = prepare_own(workspace / "faces")
-    assert prepared.notes == ("Split by person: 15, as the names of the files say.",)
+    assert (
+        "person: 15, as the names of the files say (ax, ay, az, bx, by, ...)" in prepared.notes[0]
+    )
     assert (prepared.counts > 0).all(axis=None)
 
 

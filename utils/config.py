@@ -56,7 +56,12 @@ def named_data_dir():
 
 
 def _full_data_dir():
-    return named_data_dir().resolve()
+    folder = named_data_dir()
+    if os.environ.get("FACELAB_DATA") and not folder.is_dir():
+        raise FileNotFoundError(
+            f"FACELAB_DATA names {folder}, which is no folder: make it, name another or unset it"
+        )
+    return folder.resolve()
 
 
 def _is_download(folder):
@@ -186,8 +191,20 @@ def runs_dirs():
     return sorted({runs_dir(dataset) for dataset in (*RAW_NAMES, "mine", DRAWN)})
 
 
+def _unknown_archives():
+    """What somebody probably meant to be the data, where the sample was not asked for."""
+    raw = _full_data_dir() / "raw"
+    known = {name for names in RAW_NAMES.values() for name in names}
+    packed = [x.name for x in sorted(raw.glob("*")) if x.suffix.lower() in (".zip", ".gz", ".tar")]
+    unknown = [name for name in packed if name not in known]
+    if not unknown or os.environ.get("FACELAB_SAMPLE"):
+        return ""
+    return f"; {raw} holds {', '.join(unknown)}: unpack it, {WHERE_TO_GET} and how to name it"
+
+
 def banner(dataset):
     """One line that says which data a notebook runs on."""
     if is_sample_run(dataset):
-        return f"SAMPLE DATA ({dataset}, drawn faces): the numbers mean nothing"
+        text = f"SAMPLE DATA ({dataset}, drawn faces): the numbers mean nothing"
+        return text + _unknown_archives()
     return f"full data ({dataset})"

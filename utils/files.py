@@ -44,7 +44,7 @@ GET_AGAIN = "get it again"
 CERTIFICATES = 'Python of python.org on a Mac needs its "Install Certificates" first'
 OPEN_ELSEWHERE = "probably because another program has it open: close it there"
 UNPACK = "get it again, or unpack it and give the folder or file that comes out"
-PATIENCE = (0.1, 0.2, 0.5, 1)  # seconds between attempts
+PATIENCE = (0.1, 0.2, 0.5, 1, 2, 5, 10)  # seconds between attempts
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _numbers = itertools.count()
 
@@ -153,6 +153,8 @@ def _move(partial, target):
         if isinstance(error, PermissionError):
             beside = free_name(target)
             rename(partial, beside)
+            if beside == target:
+                return
             raise PermissionError(
                 f"{target} could not be replaced ({error}), {OPEN_ELSEWHERE}; what was made is in "
                 f"{beside}"

@@ -106,17 +106,18 @@ def prepare_fer(source=None, destination=None):
 @contextmanager
 def _open_text(path):
     """Open the csv in `path`, packed or not, as text."""
-    if ".tar" in path.suffixes or path.suffix == ".tgz":
+    *_, last = suffixes = [""] + [suffix.lower() for suffix in path.suffixes]
+    if ".tar" in suffixes or last == ".tgz":
         with tarfile.open(path) as archive:
             # All are read before the first is used: so it is known that the tar is whole.
             names = [member.name for member in members_of(archive, path) if member.isreg()]
             yield _as_text(archive.extractfile(_csv_member(path, names)))
-    elif path.suffix == ".zip":
+    elif last == ".zip":
         with zipfile.ZipFile(path) as archive:
             with archive.open(_csv_member(path, archive.namelist())) as stream:
                 yield _as_text(stream)
     else:
-        open_packed = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+        open_packed = {".gz": gzip.open, ".xz": lzma.open}.get(last, open)
         with open_packed(path, "rb") as stream:
             yield _as_text(stream)
 
@@ -129,7 +130,7 @@ def _as_text(stream):
 def _csv_member(path, names):
     for wanted in CSV_NAMES:
         for name in names:
-            if name.rsplit("/", 1)[-1] == wanted:
+            if name.lower().rsplit("/", 1)[-1] == wanted:
                 return name
     raise ValueError(
         f"{path} holds no plain file {' or '.join(CSV_NAMES)}; if it holds pictures in "
@@ -235,7 +236,8 @@ def _with_each_split(labels, left_out, source):
             f"{source} has {counts} images, expected some in each split: it was probably cut off "
             "or is a part; get fer2013.csv, or a copy with train/ and test/"
         )
-    of_two = second[second.groupby("label")["label"].transform("size") > 1]
+    of_two = second.drop_duplicates("sha256", keep=False)  # no copy is to cross over
+    of_two = of_two[of_two.groupby("label")["label"].transform("size") > 1]
     if of_two.empty:
         raise ValueError(f"{source} has {counts} images, too few to halve {there[1]}")
     from sklearn.model_selection import train_test_split  # half a second, which the loop saves

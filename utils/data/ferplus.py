@@ -12,6 +12,7 @@ RAW_NAMES = ("fer2013new.csv", "ferplus_votes.csv")
 # In the order of EMOTIONS; then what else people could answer, without a class in FER-2013.
 COLUMNS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 OTHER_COLUMNS = ("contempt", "unknown", "NF")
+LEAST_AGREEMENT = 0.4  # of votes with labels: 0.64 in each split, 0.18 a row further
 USAGES = {"train": "Training", "valid": "PublicTest", "test": "PrivateTest"}
 
 
@@ -49,18 +50,26 @@ def load_votes(split, prepared=None, path=None, all_answers=False):
     votes = read_table(path, "get fer2013new.csv of FERPlus", ("Usage", *columns))
     if not all(kind.kind in "iu" for kind in votes[columns].dtypes):
         raise ValueError(f"{path} has votes that are no whole numbers: get it again")
-    items = rows_of(prepared or load_prepared("fer2013"), split)["item"]
-    rows = pd.to_numeric(items, errors="coerce")
-    if rows.isna().any() or rows.max() >= len(votes):
+    prepared = prepared or load_prepared("fer2013")
+    known = rows_of(prepared, split)
+    rows = pd.to_numeric(known["item"], errors="coerce")
+    if rows.isna().any():
         raise ValueError(
             f"the votes belong to rows of fer2013.csv, and FER-2013 was prepared from files such "
-            f"as {items.iloc[0]}: prepare it from fer2013.csv"
+            f"as {known['item'].iloc[0]}: prepare it from fer2013.csv"
+        )
+    if prepared.found != len(votes):
+        raise ValueError(
+            f"{path.name} has {len(votes):,} rows and {prepared.source} {prepared.found:,}: one of "
+            "the two is not whole, get it again"
         )
     chosen = votes.iloc[rows.astype(int)]
-    if not (chosen["Usage"] == USAGES[split]).all():
+    winners = chosen[[*COLUMNS]].to_numpy().argmax(axis=1)
+    agreement = (np.array(EMOTIONS)[winners] == known["label"].to_numpy()).mean()
+    if not (chosen["Usage"] == USAGES[split]).all() or agreement < LEAST_AGREEMENT:
         raise ValueError(
-            f"{path.name} has other splits than the prepared images: it is not in the order "
-            "of fer2013.csv"
+            f"{path.name} has other splits than the prepared images, or votes that are their "
+            f"labels in {agreement:.0%} only: one of the two is not in the order of fer2013.csv"
         )
     return chosen[columns].to_numpy()
 

@@ -10,7 +10,7 @@ import pandas as pd
 from utils import config
 from utils.data.fer import TO_SPLIT
 from utils.data.prepared import SPLITS, prepare_once
-from utils.data.raw import printable
+from utils.data.raw import OF_SYSTEM, printable
 from utils.files import decode_image, encode_image
 from utils.preprocessing import crop_face, face_input_for, rescale
 
@@ -21,6 +21,7 @@ LEAST_PICTURES, LEAST_PERSONS, MOST_CLASSES = 7, 3, 50
 PERSON = re.compile(r"((?:(?!\d{6}|\d{1,4}[-.]\d{1,2}[-.]\d{1,4}).)*?)[\s_.(-]*\d{1,5}\D*")
 LOOP_S_FACE = re.compile(r"\d+\.\d{3}s_(track\d+)_.*")  # as `run --save-faces` names it
 NUM_DRAWS = 100
+MOST_OBLONG = 1.25  # the larger side of a face's picture by the smaller one
 
 
 def prepare_own(source, name="mine", detector=None):
@@ -68,7 +69,9 @@ def prepare_own(source, name="mine", detector=None):
             there = seen[digest].split("/")[0]
             raise ValueError(f"the same picture again{f', also in {there}' * (there != label)}")
         person = _person(below[-1].rpartition(".")[0], class_names)
-        return {"label": label, "sha256": digest, "person": person}, encode_image(face)
+        is_face = bool(detector) or max(face.shape[:2]) <= MOST_OBLONG * min(face.shape[:2])
+        facts = {"label": label, "sha256": digest, "person": person, "is_face": is_face}
+        return facts, encode_image(face)
 
     def arrange(labels, left_out, source):
         counts = labels["label"].value_counts().reindex(class_names, fill_value=0)
@@ -80,7 +83,14 @@ def prepare_own(source, name="mine", detector=None):
                 f"files of {source.name} were left out{''.join(f', most as: {x}' for x in why[:1])}"
             )
         splits, note = _draw_splits(labels)
-        return splits, [note]
+        oblong = ~labels.pop("is_face")
+        if not oblong.any():
+            return splits, [note]
+        return splits, [
+            note,
+            f"{oblong.sum():,} of {len(labels):,} pictures are far from square. Whole photographs "
+            "would be taken for faces: prepare with --cut, which cuts the faces out.",
+        ]
 
     expected = f"at least {LEAST_PICTURES} pictures in each class folder"
     by = [type(detector).__name__]
@@ -102,10 +112,11 @@ def _words(text):
 
 
 def _class_folders(source):
-    """Names of the class folders; what begins with a dot is of the system."""
+    """Names of the class folders, without those of the system."""
     if not source.is_dir():
         raise ValueError(f"{source} is no folder: give one that holds a folder for each class")
-    folders = [x.name for x in source.iterdir() if x.is_dir() and not x.name.startswith(".")]
+    folders = [x.name for x in source.iterdir() if x.is_dir() and x.name not in OF_SYSTEM]
+    folders = [name for name in folders if not name.startswith(".")]
     names = sorted(map(printable, folders))
     if not 2 <= len(names) <= MOST_CLASSES or {name.lower() for name in names} <= set(TO_SPLIT):
         raise ValueError(
@@ -127,15 +138,20 @@ def _face_in(picture, detector):
 
 def _draw_splits(labels):
     """Split of each picture, and a note on how it was drawn."""
-    groups = labels["person"].where(labels["person"] != "", labels["item"])
+    is_known = labels["person"] != ""
+    groups = labels["person"].where(is_known, labels["item"])
     counts = pd.crosstab(groups, labels["label"])
-    if 2 * len(counts) <= len(labels) and (counts > 0).sum().min() >= LEAST_PERSONS:
+    known = pd.crosstab(labels["person"][is_known], labels["label"])
+    known = known.reindex(columns=counts.columns, fill_value=0)
+    if 2 * len(known) <= is_known.sum() and (known > 0).sum().min() >= LEAST_PERSONS:
         # Of many draws the one that leaves no class out, and is nearest to the shares of each.
         random = np.random.default_rng(0)
         draws = [_draw_persons(counts.to_numpy(), random) for _ in range(NUM_DRAWS)]
         splits = dict(zip(counts.index, np.array(SPLITS)[min(draws, key=lambda x: x[0])[1]]))
-        number = labels["person"].replace("", np.nan).nunique()
-        note = f"Split by person: {number}, as the names of the files say."
+        names = ", ".join(known.index[:5]) + ", ..." * (len(known) > 5)
+        note = f"Split by person: {len(known)}, as the names of the files say ({names})."
+        if not is_known.all():
+            note += f" {(~is_known).sum():,} pictures name nobody: who is on them is not known."
         if labels["person"].str.fullmatch(r"track\d+").any():
             note += " A track of the loop counts as a person: who came back is in it twice."
         return groups.map(splits), note

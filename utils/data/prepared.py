@@ -75,11 +75,10 @@ class PreparedDataset:
     @property
     def counts(self):
         """Images per split and class, with sums."""
-        table = pd.crosstab(self.labels["split"], self.labels["label"])
-        table = table.reindex(index=list(SPLITS), columns=list(self.class_names), fill_value=0)
-        table["all"] = table.sum(axis="columns")
-        table.loc["all"] = table.sum()
-        return table
+        table = pd.crosstab(
+            self.labels["split"], self.labels["label"], margins=True, margins_name="all"
+        )
+        return table.reindex([*SPLITS, "all"], columns=[*self.class_names, "all"], fill_value=0)
 
 
 def prepare_once(
@@ -132,6 +131,11 @@ def prepare_once(
     """
     folder = destination or config.prepared_dir(dataset)
     source = source or config.find_raw(dataset)  # none is needed where data are prepared
+    if source and folder.resolve() in (source.resolve(), *source.resolve().parents):
+        raise ValueError(
+            f"{source} is what was prepared, and would be replaced: give the folder or file of "
+            "your own from which it was made"
+        )
     raw = source and [*state_of(source), *by]
     if folder.is_dir():
         if not (folder / MARKER).is_file():
@@ -345,7 +349,10 @@ def load_images(prepared, split, face_input, class_names=None):
     images = np.empty((len(files), *face_input.shape), dtype=np.uint8)
     bar = tqdm(files, desc=f"decode {prepared.dataset} {split}", leave=False)
     for index, path in enumerate(bar):
-        images[index] = prepare_face(read_image(path, flags), face_input)
+        try:
+            images[index] = prepare_face(read_image(path, flags), face_input)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {_again(prepared.folder)}") from error
     return images, y_true, files
 
 

@@ -10,8 +10,8 @@ from utils.files import MAX_FILE_BYTES, refuse_damaged
 
 MAX_FILES = 1_000_000
 MAX_ARCHIVE_BYTES = 4 * 2**30  # UTKFace has a fortieth of it
-BLOCK = 512  # of a tar
 OF_SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")
+OF_SYSTEM += ("__MACOSX", "System Volume Information", "$RECYCLE.BIN")
 
 
 def printable(name):
@@ -65,11 +65,11 @@ def paths_below(folder):
     A link to a folder that is read anyway, as one to a folder above it, is given as it is.
     """
 
-    def stop(error):
-        raise error
+    def keep(error):  # a folder that may not be read is counted as a file that may not be
+        paths.append(Path(error.filename))
 
     paths, seen, top = [], set(), Path(os.path.realpath(folder))
-    for root, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=keep, followlinks=True):
         folders.sort()
         for link in [name for name in folders if os.path.islink(Path(root, name))]:
             target = Path(os.path.realpath(Path(root, link)))
@@ -128,12 +128,12 @@ def members_of(archive, path):
         if not member.isdir():
             yield member
     archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(BLOCK) != bytes(BLOCK):
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("it ends without an end mark, or a header in it is unreadable")
     if archive.fileobj.read(2**24).strip(b"\0") or archive.fileobj.read(1):
         raise tarfile.ReadError("something follows after its end mark")
-    if archive.fileobj.tell() % BLOCK:
-        raise tarfile.ReadError(f"its length is no multiple of {BLOCK}")
+    if archive.fileobj.tell() % tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"its length is no multiple of {tarfile.BLOCKSIZE}")
 
 
 def _read(path):

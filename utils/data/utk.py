@@ -61,12 +61,11 @@ def prepare_utk(split_name="default", seed=0, source=None, destination=None):
     def read(item, content):
         path, digest = PurePosixPath(item), sha256(content).hexdigest()
         row = parse_name(path.name)
-        if (path.name, digest) in seen:
-            raise ValueError("the same file again")
-        if item in seen:  # a tar can hold two; on disk there is one
-            raise ValueError("another file of this name came before")
-        seen.update([(path.name, digest), item])
+        stem = path.name.split(".")[0].strip()
+        if stem in seen:  # some copies have a face as X.jpg and, cut otherwise, as X.jpg.chip.jpg
+            raise ValueError("a picture of this age, gender, race and date came before")
         is_crop = decode_image(content).shape[:2] == (SIDE, SIDE)
+        seen.add(stem)
         suffix = path.suffix.lower()
         suffix = suffix if re.fullmatch(r"\.[a-z0-9]{1,9}", suffix) else ".jpg"
         return {"suffix": suffix, **row, "sha256": digest, "is_crop": is_crop}, content
