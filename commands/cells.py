@@ -11,8 +11,7 @@ from dataclasses import dataclass
 ANSWER_TAG = "answer"
 # "**1. Contradictions.**", "**Your turn, 2: the search.**"
 QUESTION = re.compile(r"^\*\*(?:Your turn, )?(\d{1,3})[.:]", re.MULTILINE)
-UNTOUCHED = re.compile(r"\s*(#\s*(Your (code|answer)\b|python tasks\.py ).*)?")
-MARKER = "# NBVAL_CHECK_OUTPUT"  # of cells whose stored output is there without being run
+UNTOUCHED = ("", "# Your code.")  # lines of a cell for an answer
 # What puts pixels on a page: of data sets, or of a camera.
 SHOWING = {
     *("plot_images", "imshow", "matshow", "figimage", "pcolor", "pcolormesh"),
@@ -102,6 +101,8 @@ def _cell(cell):
         kept |= {"execution_count": count if type(count) is int else None, "outputs": outputs}
     elif kept["cell_type"] not in ("markdown", "raw"):
         raise ValueError("another kind of cell")
+    elif isinstance(cell.get("attachments"), dict):  # pictures that were pasted into the text
+        kept["attachments"] = cell["attachments"]
     return kept
 
 
@@ -121,15 +122,12 @@ def count_run(notebook):
     Returns
     -------
     run, cells : int
-        Of code; answers, and cells whose output is there from the beginning, do not count.
+        Of code, without answers. Outputs that are there from the beginning have no number.
     """
     cells = [
         cell
         for cell in notebook["cells"]
-        if is_code(cell)
-        and cell["source"].strip()
-        and not is_answer(cell)
-        and not cell["source"].startswith(MARKER)
+        if is_code(cell) and cell["source"].strip() and not is_answer(cell)
     ]
     return sum(cell["execution_count"] is not None for cell in cells), len(cells)
 
@@ -137,8 +135,9 @@ def count_run(notebook):
 def find_answers(notebook):
     """What stands under the questions of a notebook.
 
-    An answer is its tagged cell and what follows up to the next question, as readers add cells;
-    where that cell is gone, all that stands there. Questions have numbers that rise.
+    An answer is its tagged cell and what follows up to the next question, as readers add cells,
+    and text before it; where that cell is gone, all that stands there. Questions have numbers that
+    rise.
 
     Returns
     -------
@@ -151,8 +150,10 @@ def find_answers(notebook):
             cells.append(cell)
             continue
         tagged = [x for x, each in enumerate(cells) if is_answer(each)]
+        first = min(tagged, default=0)
         if question or tagged:
-            found.append(_answer(max(1, number), question, cells[min(tagged, default=0) :]))
+            text_before = [each for each in cells[:first] if not is_code(each)]
+            found.append(_answer(max(1, number), question, [*text_before, *cells[first:]]))
         if cell:
             number, question, cells = int(heading[1]), cell["source"][heading.start() :], []
     return found
@@ -161,7 +162,7 @@ def find_answers(notebook):
 def _answer(number, question, cells):
     text = "\n\n".join(cell["source"] for cell in cells).strip()
     output = "\n".join(printed(cell) for cell in cells if is_code(cell)).strip()
-    is_given = not all(UNTOUCHED.fullmatch(line) for line in text.splitlines())
+    is_given = not all(line.strip() in UNTOUCHED for line in text.splitlines())
     return Answer(number, question.strip(), text, output, is_given)
 
 
@@ -182,7 +183,8 @@ def printed(cell):
 def leave_out_faces(notebook):
     """Put a line in place of what the cells show that call for a picture's pixels.
 
-    A function of the notebook's own that calls for them counts too.
+    A function of the notebook's own that calls for them counts too. Pictures that a cell returns,
+    as a figure by its name, are left out as well: what is in them is not known.
     """
     names = [_names(cell["source"]) for cell in notebook["cells"] if is_code(cell)]
     showing = set(SHOWING)
@@ -202,6 +204,10 @@ def leave_out_faces(notebook):
             line = {"output_type": "stream", "name": "stdout", "text": f"{LEFT_OUT}\n"}
             printed_lines = [x for x in cell["outputs"] if x.get("output_type") == "stream"]
             cell["outputs"] = [line, *printed_lines]
+        for output in cell["outputs"]:
+            if output.get("output_type") == "execute_result" and isinstance(output["data"], dict):
+                kept = {x: y for x, y in output["data"].items() if not x.startswith("image/")}
+                output["data"] = kept
 
 
 def _names(source):
@@ -218,7 +224,7 @@ def _names(source):
             made += [(alias.asname or alias.name, {alias.name}) for alias in node.names]
         elif isinstance(node, ast.Import):
             made += [(x.asname, {x.name.rpartition(".")[2]}) for x in node.names if x.asname]
-        elif isinstance(node, ast.Assign) and isinstance(node.value, (ast.Name, ast.Attribute)):
+        elif isinstance(node, ast.Assign):
             targets = [target.id for target in node.targets if isinstance(target, ast.Name)]
             made += [(target, _used(node.value)) for target in targets]
     return _used(tree), made

@@ -1,6 +1,5 @@
 """Runs of different people that look like one: questions for an instructor, not verdicts."""
 
-import hashlib
 import itertools
 from collections import defaultdict
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ import numpy as np
 
 from commands.texts import few
 from utils.evaluation import wilson_interval
+from utils.networks.structure import checksum_of
 
 # Two trainings of ours that differ in the seed agree in 80 to 89 % (emotion) and 95 % (gender) of
 # the test answers; of all our pairs only those go above these, of which one began with the other.
@@ -69,20 +69,16 @@ def trace_of(record, owner, title, machine):
         owner=owner,
         title=title,
         id=record.facts.get("id"),
-        seconds=_checksum(seconds) if len(seconds) >= MIN_EPOCHS else None,
-        predictions=_checksum(probabilities),
+        seconds=checksum_of([seconds]) if len(seconds) >= MIN_EPOCHS else None,
+        predictions=checksum_of([probabilities]),
         dataset=record.dataset,
-        truth=_checksum(y_true),
+        truth=checksum_of([y_true]),
         answers=probabilities.argmax(axis=1).astype(np.uint8),
         machine=machine,
         # What was frozen, or where another network ended, is common to honest runs.
         has_own_start=not record.made_of.get("frozen_weights")
         and "going on from" not in record.batches["labels"],
     )
-
-
-def _checksum(array):
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def ask_about_copies(traces):

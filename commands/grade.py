@@ -113,8 +113,12 @@ def grade(folder, output):
     ValueError
         If the pages would lie among the submissions.
     """
-    if output.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{output} lies in {folder}, where it would be taken for a submission")
+    pages, source = (output / "students").resolve(), folder.resolve()
+    if pages.is_relative_to(source) or source.is_relative_to(pages):
+        raise ValueError(
+            f"{output} would have pages in {folder}, where they would be taken for submissions: "
+            "give another --output"
+        )
     students = read_students(folder)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),

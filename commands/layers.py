@@ -37,7 +37,8 @@ def count_parameters(lines):
     try:
         for line in lines:
             name, settings, inputs = LINE.fullmatch(line[:MAX_LINE]).groups()
-            given = [shapes[int(number)] for number in re.findall(r"\d+", inputs)]
+            # A Sequential model's layers say nothing of inputs: each takes what the last one gives.
+            given = [shapes[int(x)] for x in re.findall(r"\d+", inputs)] or shapes[-1:]
             count, shape = _layer(name, _Settings(settings), given)
             total += count
             shapes.append(shape)

@@ -125,8 +125,8 @@ def find_submissions(folder):
     Returns
     -------
     list of (str, pathlib.Path)
-        A name, and where the submission is: a zip that is the only one in a folder without
-        further folders is that, whatever lies beside it (a course's web page adds texts).
+        A name, and where the submission is: each zip in a student's folder is one, whatever lies
+        beside it (a course's web page adds texts); without any, the folder is.
 
     Raises
     ------
@@ -135,7 +135,11 @@ def find_submissions(folder):
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder: expected one with a zip for each student")
-    found = [(shown(path.name, 80), _only_zip(path)) for path in _visible(folder)]
+    found = [
+        (shown("/".join(place.relative_to(folder).parts), 80), place)
+        for path in _visible(folder)
+        for place in _zips_in(path) or [path]
+    ]
     if not found:
         raise FileNotFoundError(f"{folder} is empty: expected a zip or folder for each student")
     return found
@@ -146,14 +150,14 @@ def _visible(folder):
     return sorted(x for x in folder.iterdir() if not x.name.startswith((".", "__MACOSX")))
 
 
-def _only_zip(path):
-    """The one zip in a folder that holds no further folder; else the path itself."""
+def _zips_in(path):
+    """The zips in a folder that is not itself an unpacked submission."""
     try:
         inside = _visible(path) if path.is_dir() and not path.is_symlink() else []
     except OSError:  # not ours to read, which is said when it is opened
-        return path
+        return []
     zips = [x for x in inside if x.suffix.lower() == ".zip"]
-    return zips[0] if len(zips) == 1 and not any(x.is_dir() for x in inside) else path
+    return [] if (path / packages.MANIFEST).exists() else zips
 
 
 def read_students(folder):
@@ -178,8 +182,6 @@ def read_students(folder):
             student.problem = (
                 f"it cannot be read ({type(error).__name__}: {shown(error)}): {packages.ADVICE}"
             )
-        if not (student.problem or student.rows or student.notebooks):
-            student.problem = f"there is no run and no notebook in it: {packages.ADVICE}"
     rows = [row for student in students for row in student.rows if row.trace]
     for row, asked in zip(rows, copies.ask_about_copies([row.trace for row in rows])):
         row.questions += asked
@@ -205,6 +207,9 @@ def _read(student, package, references, course):
             student.rows.append(row)
     _read_notebooks(student, package, course, unlike)
     student.project = _describe_project(manifest)
+    if not (student.rows or student.notebooks):
+        zips = "".join(f", but {shown(x)}" for x in package.sizes if x.lower().endswith(".zip"))
+        raise Refused(f"there is no run and no notebook in it{zips}: {packages.ADVICE}")
 
 
 def _read_manifest(student, package):
@@ -351,6 +356,7 @@ def _shares(record):
 
 
 def _read_notebooks(student, package, course, unlike):
+    sources = {cell["source"] for notebook in course.values() for cell in notebook["cells"]}
     paths = sorted(path for path in package.sizes if NOTEBOOK.fullmatch(path))
     for path in paths[:MAX_NOTEBOOKS]:
         name = shown(NOTEBOOK.fullmatch(path)[1], 60)
@@ -363,10 +369,13 @@ def _read_notebooks(student, package, course, unlike):
             student.notes.append(shown(error))
             continue
         run, count = cells.count_run(notebook)
-        parts = _shown_cells(notebook, course.get(name, {"cells": []}))
+        parts = _shown_cells(notebook, sources)
         student.notebooks.append({"name": name, "run": run, "cells": count, "shown": parts})
+        ours = next((x for x in course if x[:2] == name[:2]), name)  # 03 under any further name
         for answer in cells.find_answers(notebook)[:MAX_ANSWERS]:
-            student.answers[name, answer.number] = replace(
+            if not answer.is_given and (ours, answer.number) in student.answers:
+                continue  # the untouched copy of a notebook
+            student.answers[ours, answer.number] = replace(
                 answer,
                 question=_passage(answer.question, MAX_QUESTION),
                 text=_passage(answer.text),
@@ -374,9 +383,8 @@ def _read_notebooks(student, package, course, unlike):
             )
 
 
-def _shown_cells(notebook, ours):
+def _shown_cells(notebook, sources):
     """What a page has of a notebook: sources, printed text, and whether the course has it too."""
-    sources = {cell["source"] for cell in ours["cells"]}
     return [
         {
             "source": _passage(cell["source"]),

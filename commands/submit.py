@@ -19,6 +19,7 @@ from pathlib import Path
 
 import nbformat
 from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import InvalidNotebook
 
 from commands.cells import count_run, find_answers, leave_out_faces, read_notebook
 from commands.checks import WEIGHTS_NAME
@@ -30,7 +31,7 @@ from utils import config
 from utils.files import remove, replaced_when_done
 
 MAX_BYTES = 20_000_000
-RUN_FILES = ("run.json", "history.csv", "predictions.npz", "robustness.csv")
+RUN_FILES = ("run.json", "history.csv", "predictions.npz")
 WEIGHT_FILES = ("architecture.json", WEIGHTS_NAME)
 NUM_LARGEST = 5
 # A notebook's page needs no script and no other file, and whoever opens it runs none.
@@ -109,7 +110,10 @@ def collect(name, weights, faces):
     for path, notebook in notebooks.items():
         content = json.dumps(notebook, indent=1, ensure_ascii=False)
         members[f"notebooks/{path}.ipynb"] = content.encode()
-        members[f"notebooks/{path}.html"] = as_html(notebook, path).encode()
+        try:
+            members[f"notebooks/{path}.html"] = as_html(content, path).encode()
+        except InvalidNotebook as error:  # a picture is named whose pixels are not there
+            missing.append(f"{path} as a page ({error}): paste the picture into its cell again")
     answers = [
         {"notebook": path, **dataclasses.asdict(answer)}
         for path, notebook in notebooks.items()
@@ -127,11 +131,14 @@ def collect(name, weights, faces):
 
 
 def _runs(weights, hide, missing):
-    """Files of the runs that were begun or finished."""
-    members, finished = {}, 0
+    """Files of the runs that were begun or finished, without the trials of a search."""
+    members, finished, trials = {}, 0, 0
     for folder in run_folders(config.RUNS_DIR):
         try:
-            read_run(folder)
+            record = read_run(folder)
+            if any(str(x).startswith("StopBadTrial(") for x in record.made_of["callbacks"]):
+                trials += 1
+                continue
             finished += 1
         except UnfinishedRun as error:
             missing.append(f"run {folder.name} is {error}")
@@ -149,6 +156,8 @@ def _runs(weights, hide, missing):
             missing.append(f"run {folder.name} has no weights ({WEIGHTS_NAME})")
         elif weights:
             members |= {f"runs/{folder.name}/{name}": folder / name for name in WEIGHT_FILES}
+    if trials:
+        missing.append(f"{trials} trials of tune: train the best of them in full, as tune says")
     if not finished:
         missing.append("no finished run in outputs/runs (those on the sample are not handed in)")
     return members
@@ -174,9 +183,9 @@ def _notebooks(faces, hide, missing):
     return notebooks
 
 
-def as_html(notebook, title):
-    """A notebook as one page, in which no script runs: str."""
-    node = nbformat.from_dict(notebook)
+def as_html(content, title):
+    """A notebook, the text of its file, as one page in which no script runs: str."""
+    node = nbformat.reads(content, as_version=4)
     page, _ = HTMLExporter().from_notebook_node(node, {"metadata": {"name": title}})
     return page.replace("<head>", f"<head>{POLICY}", 1)
 

@@ -255,6 +255,8 @@ def test_parameters_of_a_network_of_one_s_own():
     x = layers.Dense(5, use_bias=False, trainable=False)(layers.Flatten()(x))
     model = keras.Model(inputs, layers.Dense(2, activation="softmax")(layers.Dropout(0.1)(x)))
     assert count_parameters(lines_of(model)) == (model.count_params(), (2,))
+    model = keras.Sequential([inputs, layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(7)])
+    assert count_parameters(lines_of(model)) == (model.count_params(), (7,))
 
 
 def test_a_layer_that_is_not_counted_is_said_to_be_unchecked(small_run, references):

@@ -121,9 +121,12 @@ def test_the_command_refuses_what_is_no_folder_of_submissions(tmp_path, capsys):
             grade.main([str(path), "--output", str(tmp_path / "out")])
         assert stop.value.code == 1 and text in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    with pytest.raises(SystemExit):
-        grade.main([str(tmp_path), "--output", str(tmp_path / "pages")])
-    assert "would be taken for a submission" in capsys.readouterr().err
+    students = tmp_path / "students"
+    students.mkdir()
+    for folder, output in ((tmp_path, tmp_path / "pages"), (students, tmp_path)):
+        with pytest.raises(SystemExit):
+            grade.main([str(folder), "--output", str(output)])
+        assert "would be taken for submissions" in capsys.readouterr().err
     assert not (tmp_path / "pages").exists()
     for name in ("anna", "ben"):
         (tmp_path / name).mkdir()
@@ -247,12 +250,23 @@ def test_folders_nested_and_packed_are_found(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     (tmp_path / ".DS_Store").write_text("x")
-    assert [name for name, _ in find_submissions(tmp_path)] == ["Anna_1_file", "ben"]
-    anna, ben = read_students(tmp_path)
+    cleo = tmp_path / "cleo"
+    made_up.submission(tmp_path / "inner.zip", made_up.members({"c": run}))
+    for name in ("first", "later"):  # beside a folder of pictures
+        (cleo / "pictures").mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(cleo / f"{name}.zip", "w") as archive:
+            archive.write(tmp_path / "inner.zip", f"{name}/inner.zip")
+            archive.writestr("Icon\r", "")  # of a Mac's folder
+    (tmp_path / "inner.zip").unlink()
+    names = [name for name, _ in find_submissions(tmp_path)]
+    assert names == ["Anna_1_file/x.zip", "ben", "cleo/first.zip", "cleo/later.zip"]
+    anna, ben, first, later = read_students(tmp_path)
     assert anna.rows[0].run == "a" and not anna.notes
     assert ben.rows[0].run == "b" and ben.notes == [
         "no manifest.json: not made by submit, or changed since"
     ]
+    for student, name in ((first, "first"), (later, "later")):
+        assert f"no run and no notebook in it, but {name}/inner.zip: ask" in student.problem
 
 
 def test_a_run_of_another_name_is_compared_with_the_nearest(tmp_path):
@@ -339,12 +353,22 @@ def test_too_many_files_and_too_large_ones_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(packages, "MAX_FILES", 39)
     assert "more than 39 files" in problem_of(path)
     monkeypatch.setattr(packages, "MAX_DIRECTORY", 1000)
-    assert "its list of files has" in problem_of(path)
+    assert "Truncated central directory" in problem_of(path), "which lists the files"
     monkeypatch.setattr(packages, "MAX_ARCHIVE", 1000)
     assert "at most 1,000 are read" in problem_of(path)
     monkeypatch.undo()
     monkeypatch.setattr(packages, "MAX_UNPACKED", 3000)
     assert "a zip bomb" in problem_of(path)
+
+
+def test_a_large_file_is_read_in_pieces(tmp_path, monkeypatch):
+    content = made_up.members({"a": made_up.make_run(0)})
+    made_up.submission(tmp_path / "a.zip", content)
+    monkeypatch.setattr(packages, "MAX_DIRECTORY", 1000)
+    with packages.opened(tmp_path / "a.zip") as package:
+        for name, expected in content.items():
+            assert package.read(name, 10**6) == expected
+    assert len(content["runs/a/predictions.npz"]) > 10_000
 
 
 def test_what_is_read_counts_though_sizes_change(tmp_path, monkeypatch):
@@ -401,7 +425,8 @@ def test_damaged_zips_never_stop_the_others(tmp_path):
 
 
 def test_answers_reach_to_the_next_question():
-    content = json.loads(made_up.notebook("# Your code, or what you saw.", "# Your code.\n\nf(3)"))
+    content = json.loads(made_up.notebook("# Your code.", "# Your code.\n\nf(3)"))
+    assert [x.is_given for x in cells.find_answers(content)] == [False, True]
     content["cells"].insert(3, {"cell_type": "markdown", "metadata": {}, "source": "It is 5."})
     content["cells"].insert(4, made_up.code("print(5)", 3, "5\n"))
     notebook = cells.read_notebook(json.dumps(content), "x")
@@ -410,6 +435,16 @@ def test_answers_reach_to_the_next_question():
     assert first.text.endswith("It is 5.\n\nprint(5)") and first.output == "5"
     assert second.is_given and second.number == 2
     assert cells.count_run(notebook) == (2, 2)
+    # Words on the line of the comment, or above its cell, are an answer; given code is not.
+    content["cells"][2]["source"] = "# Your code. Fear is found least."
+    del content["cells"][3:5]
+    (first, _) = cells.find_answers(cells.read_notebook(json.dumps(content), "x"))
+    assert first.is_given
+    content["cells"][2]["source"] = "# Your code."
+    content["cells"].insert(2, {"cell_type": "markdown", "metadata": {}, "source": "Fear."})
+    content["cells"].insert(2, made_up.code("given()"))
+    (first, _) = cells.find_answers(cells.read_notebook(json.dumps(content), "x"))
+    assert first.text == "Fear.\n\n# Your code." and first.is_given
     # The cell for the first answer is gone, and what stands there looks like a question.
     words = {"cell_type": "markdown", "metadata": {}, "source": "**1. Happy** is seen."}
     content["cells"][2:5] = [words]
@@ -420,3 +455,4 @@ def test_answers_reach_to_the_next_question():
         answers = cells.find_answers(own)
         assert [x.number for x in answers] == [*range(1, 1 + len(answers))], name
         assert not any(answer.is_given for answer in answers), name
+        assert cells.count_run(own)[0] == 0, "stored outputs are not the reader's"

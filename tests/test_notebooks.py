@@ -79,21 +79,14 @@ def test_markers_stand_alone_on_the_first_line(notebook):
 
 
 def test_notebooks_are_whole_and_never_from_a_sample_run(notebook):
-    counts = [
-        c["execution_count"] for c in code_cells(notebook) if not source(c).startswith(MARKER)
-    ]
-    executed = [count for count in counts if count]
-    assert executed == sorted(executed), "executed top to bottom"
-    showing_faces = [c for c in code_cells(notebook) if "plot_images(" in source(c)]
-    assert len(executed) in (0, len(counts) - len(showing_faces)), "executed in part"
     for cell in code_cells(notebook):
+        assert cell["execution_count"] is None, "numbers are for who runs it: submit counts them"
         stored = str(cell["outputs"])
         assert "SAMPLE DATA" not in stored
         assert "Traceback" not in stored
         assert "widget-view" not in stored
         for output in cell["outputs"]:
             assert output.get("name") != "stderr", source(cell)
-            assert cell["execution_count"] or source(cell).startswith(MARKER)
 
 
 def test_cells_that_show_faces_of_the_data_sets_are_cleared(notebook):

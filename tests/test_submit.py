@@ -1,3 +1,4 @@
+import base64
 import hashlib
 import json
 import shutil
@@ -94,22 +95,27 @@ def test_everything_is_in_the_zip_and_in_the_manifest(project):
 def test_what_is_missing_is_said_before_it_is_written(quick_project, capsys):
     write_run("begun", made_up.unfinished(made_up.make_run(1)))
     write_run("cut", {"run.json": b"{"})
+    trial = made_up.change_facts(
+        made_up.make_run(2), lambda x: x["made_of"].update(callbacks=["StopBadTrial()"])
+    )
+    write_run("emotion_final_trial_0", trial)
     write_notebook("01_prepare_fer", {"cells": [made_up.code("1 + 1"), made_up.code("2", 3)]})
-    write_notebook("02_prepare_utk", made_up.notebook("# Your code, or what you saw."))
+    write_notebook("02_prepare_utk", made_up.notebook("# Your code."))
     write_notebook("04_gender_experiments", b"{")
     files = handed_in()
     printed = capsys.readouterr().out
     for line in (
         "missing: run begun is unfinished, 2 of 15 epochs",
         "missing: run cut is left out: cut/run.json is not JSON",
+        "missing: 1 trials of tune: train the best of them in full",
         "missing: 01_prepare_fer.ipynb: 1 of its 2 cells not run",
         "missing: 04_gender_experiments.ipynb is no notebook that can be read",
         "missing: 1 of 2 answers are empty: 02.1",
     ):
         assert line in printed
     assert printed.rindex("missing:") < printed.index("anna.zip")
-    assert not [name for name in files if "cut" in name or "04_" in name]
-    assert len(json.loads(files["manifest.json"])["missing"]) == 5
+    assert not [name for name in files if "cut" in name or "04_" in name or "trial" in name]
+    assert len(json.loads(files["manifest.json"])["missing"]) == 6
 
 
 def test_a_project_without_anything_says_so(workspace, capsys):
@@ -128,11 +134,19 @@ def test_what_is_no_zip_by_name_is_refused(workspace, capsys):
 
 
 def test_faces_are_left_out_unless_asked_for(quick_project):
-    shown = ["plots.plot_images(x)", "p(x)", "for f in x:\n    ax.imshow(f)", "grid(x)", "deep()"]
+    shown = [
+        "plots.plot_images(x)",
+        "p(x)",
+        "for f in x:\n    ax.imshow(f)",
+        "grid(x)",
+        "deep()",
+        "f()",
+    ]
     shown += ["import PIL.Image as P\nP.open('me.jpg')", "keras.utils.load_img('me.jpg')"]
     shown.append("handle = display(display_id=True)")  # of which another cell shows faces
     kept = ["plots.plot_history(run.history)", "from utils.plots import plot_images as p"]
     made = [
+        "f = lambda: axis.imshow(x)",
         "def grid(x):\n    plot_images(x)",
         "def deep():\n    grid(1)",
         "%magic\nplot_images(x)",
@@ -155,6 +169,33 @@ def test_faces_are_left_out_unless_asked_for(quick_project):
     files = handed_in("--faces")
     with_faces = files["notebooks/01_prepare_fer.ipynb"].decode()
     assert with_faces.count(PICTURE) == len(shown + kept + made)
+
+    # What a cell returns may be anything: a figure with faces that another cell has drawn.
+    content = of_cells("figure")
+    content["cells"][0]["outputs"][0] |= {"output_type": "execute_result", "execution_count": 1}
+    write_notebook("01_prepare_fer", content)
+    files = handed_in()
+    assert PICTURE not in str(files) and b"<Figure>" in files["notebooks/01_prepare_fer.ipynb"]
+
+
+def test_a_notebook_is_a_page_as_jupyter_stores_it(quick_project, capsys):
+    svg = ["<svg>\n", "<circle/></svg>"]
+    content = of_cells("plot()", **{"image/svg+xml": svg, "text/plain": ["<Figure>\n", "two"]})
+    lines = {"output_type": "stream", "name": "stdout", "text": ["line one\n", "line two\n"]}
+    content["cells"][0]["outputs"].append(lines)
+    pasted = {"cell_type": "markdown", "metadata": {}, "source": ["![x](attachment:a.png)"]}
+    content["cells"].append(pasted | {"attachments": {"a.png": {"image/png": PICTURE}}})
+    content |= {"metadata": {}, "nbformat": 4, "nbformat_minor": 4}
+    write_notebook("01_prepare_fer", content)
+    write_notebook("02_prepare_utk", content | {"cells": [pasted]})
+    files = handed_in()
+    page = files["notebooks/01_prepare_fer.html"].decode()
+    drawn = base64.b64encode("".join(svg).encode()).decode()
+    assert "line one\nline two\n" in page and drawn in page and PICTURE in page
+    assert "notebooks/02_prepare_utk.html" not in files
+    assert (
+        "missing: 02_prepare_utk as a page (missing attachment: a.png)" in capsys.readouterr().out
+    )
 
 
 def test_the_course_s_own_notebooks_show_no_face(quick_project):
