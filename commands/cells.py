@@ -122,14 +122,14 @@ def count_run(notebook):
     Returns
     -------
     run, cells : int
-        Of code, without answers. Outputs that are there from the beginning have no number.
+        Of code, without answers. Our own outputs have the number 0, which Jupyter never gives.
     """
     cells = [
         cell
         for cell in notebook["cells"]
         if is_code(cell) and cell["source"].strip() and not is_answer(cell)
     ]
-    return sum(cell["execution_count"] is not None for cell in cells), len(cells)
+    return sum(bool(cell["execution_count"]) for cell in cells), len(cells)
 
 
 def find_answers(notebook):
