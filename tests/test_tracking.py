@@ -70,6 +70,24 @@ def test_an_unseen_face_is_dropped_in_time():
     assert lengths == [1] * 30 + [0] * 2
 
 
+def test_after_a_cut_the_background_is_not_followed():
+    detector = Detector([(100, 80, 80, 80)])
+    tracker = FaceTracker(detector)
+    for _ in range(3):
+        tracker.update(frame_with((100, 80)))
+    detector.boxes = []
+    assert len(tracker.update(frame_with((103, 81)))) == 1
+    assert tracker.update(np.full_like(SCENE, 220), search=False) == []
+    assert detector.asked == 5
+    # The same two faces after a cut from one camera to another: the one that is seen stays.
+    detector.boxes = [(100, 80, 80, 80), (10, 10, 60, 60)]
+    for _ in range(2):
+        tracker.update(frame_with((100, 80)))
+    del detector.boxes[1]
+    (track,) = tracker.update(np.full_like(SCENE, 20), search=False)
+    assert track.box == (100, 80, 80, 80)
+
+
 def test_what_was_seen_once_is_dropped_at_the_next_search():
     detector = Detector([(100, 80, 80, 80)])
     tracker = FaceTracker(detector)
