@@ -133,7 +133,8 @@ def time_frames(label, frames):
 
 def seconds_to_first_label(clip, detector):
     """From the start of the program to its first labelled frame, with everything loaded anew."""
-    source = str(Path(clip).expanduser().resolve())
+    path = Path(clip).expanduser()
+    source = str(path.resolve() if path.exists() else clip)  # a camera has no path
     with tempfile.TemporaryDirectory() as folder:
         options = ["--source", source, "--detector", detector]
         output = ["--no-display", "--max-frames", "1", "--output", str(Path(folder) / "frame.mp4")]
@@ -167,14 +168,13 @@ def main(arguments=None):
         ours = time_engines({"1 face": frames, **clips})
         for (runtime, detector, faces), row in ours.items():
             rows[f"{runtime}, {detector}, {faces}"] = row
-        detectors = dict.fromkeys(detector for _, detector, _ in ours)
-        seconds = {x: seconds_to_first_label(options.clip, x) for x in detectors}
-    except (ValueError, OSError) as error:
+        print(pd.DataFrame(rows).T.to_string(float_format="{:.2f}".format))
+        for detector in dict.fromkeys(detector for _, detector, _ in ours):
+            seconds = seconds_to_first_label(options.clip, detector)
+            print(f"from start to first labelled frame, {detector}: {seconds:.1f} s")
+    except (ValueError, OSError, subprocess.SubprocessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(pd.DataFrame(rows).T.to_string(float_format="{:.2f}".format))
-    for detector, time_to_label in seconds.items():
-        print(f"from start to first labelled frame, {detector}: {time_to_label:.1f} s")
     return 0
 
 

@@ -22,7 +22,7 @@ from utils.data.batches import views
 from utils.data.fer import prepare_fer
 from utils.data.ferplus import agreed, load_votes, majority
 from utils.data.prepared import copies_of_training, fingerprint, load_images, rows_of
-from utils.data.utk import RACES, prepare_utk
+from utils.data.utk import prepare_utk
 from utils.evaluation import AGE_BANDS, AGE_RANGES, age_bands, evaluate
 from utils.networks.storage import load_network
 from utils.preprocessing import EMOTIONS
@@ -71,8 +71,9 @@ def score_shipped(dataset, prepared, votes_path=None, ten_views=False):
             new = ~copies_of_training(prepared, "test", names)
             groups[NOT_IN_TRAINING] = new
             if votes is not None and tuple(names) == EMOTIONS:
-                for part, scores in _by_people(votes, probabilities, new):
-                    rows[name, part] = scores
+                for title, each in answers.items():
+                    for part, scores in _by_people(votes, each, new):
+                        rows[name, f"{part}{title}"] = scores
         else:
             bands = age_bands(known["age"])
             for ages, limits in AGE_RANGES.items():
@@ -129,19 +130,6 @@ def _note_on_images(name, prepared):
     )
 
 
-def _notes_on_races(name, table):
-    """How far apart the best and the worst race are, of those with enough faces to say."""
-    for views_of_each in ("", TEN_VIEWS):
-        rows = [key for race in RACES if (key := (name, f"{race}{views_of_each}")) in table.index]
-        large = table.loc[rows].query("n > 100")["accuracy"]
-        if len(large) > 1:
-            lowest, highest = 100 * large.min(), 100 * large.max()
-            yield (
-                f"{name}{views_of_each}: races of more than 100 faces from {lowest:.1f} to "
-                f"{highest:.1f} %, {highest - lowest:.1f} points apart"
-            )
-
-
 def main(arguments=None):
     """Score the shipped networks, or the weights of a run, from the command line."""
     parser = argparse.ArgumentParser(
@@ -165,7 +153,7 @@ def main(arguments=None):
     )
     options = parser.parse_args(arguments)
     given = {"fer2013": options.fer, "utkface": options.utk}
-    if options.run and (any(given.values()) or options.votes or options.json):
+    if options.run and (any(given.values()) or options.votes or options.json or options.ten_views):
         parser.error("--run stands alone: it scores on the data that are prepared here")
     if not options.run and not any(given.values()):
         parser.error("give --fer, --utk or both, or --run")
@@ -197,7 +185,7 @@ def _score_copies(given, votes_path, ten_views):
             table = tables[dataset] = score_shipped(dataset, prepared, votes, ten_views)
             for name in table.index.unique("model"):
                 print(_note_on_images(name, prepared), file=sys.stderr)
-                for note in (*_notes_on_labels(name, votes), *_notes_on_races(name, table)):
+                for note in _notes_on_labels(name, votes):
                     print(note, file=sys.stderr)
     return tables
 

@@ -109,7 +109,9 @@ def draw_accuracy_by_age_and_race():
     }
     rows = {name: accuracy_by(*part).assign(group=name) for name, part in parts.items()}
     table = pd.concat(rows)
-    table.index = [f"{name} (n = {n:,})" for (_, name), n in zip(table.index, table["n"])]
+    table.index = [
+        f"{name} ({part}, n = {n:,})" for (part, name), n in zip(table.index, table["n"])
+    ]
     figure = _dots(table, 4.6)
     figure.axes[0].set_xlabel(f"accuracy of {DEFAULT_GENDER_MODEL} on test faces, 95 % interval")
     return figure

@@ -107,7 +107,10 @@ def best_trials(trials):
         Those rows, the best first, with low and high: the interval of value on clean validation
         images.
     """
-    best = trials[trials["state"] == "COMPLETE"].sort_values("value", ascending=False)
+    # A trial that is tried again goes on with the run of its first try, and has its number.
+    numbers = trials.get("user_attrs_run", trials["number"]).fillna(trials["number"]).astype(int)
+    best = trials.assign(number=numbers)[trials["state"] == "COMPLETE"]
+    best = best.sort_values("value", ascending=False)
     best = best[(np.arange(len(best)) < BEST_TRIALS) | (best["number"] == 0)]
     n = int((~tables.recorded("fer2013_copies")["valid"]).sum())
     ends = [wilson_interval(round(value * n), n) for value in best["value"]]

@@ -206,12 +206,12 @@ def write_litert(path):
     FileNotFoundError
         If the data set is not prepared.
     ValueError
-        If LiteRT lacks an operation of the network, which is then run by Keras.
+        If LiteRT lacks an operation of the network, which is then run by Keras; or if other data
+        are prepared here than the network learned from.
     """
     contract = ModelContract.read(path.with_suffix(".json"))
     run = Run(path.parent) if path.name == SHIPPED_NAME else reference(path.stem)
-    batches = run.facts["made_of"]["batches"]
-    prepared = load_prepared(batches["dataset"], batches["split_name"])
+    prepared = prepared_of(run)
     images, y_true, _ = load_images(prepared, "valid", contract.face_input, contract.class_names)
     y_true, judged = _labels(run, y_true)
     model = build_with_weights(path, contract, with_age=True)

@@ -10,6 +10,7 @@ SLURM array takes the next trial of the same study. The report's authors wished 
 import argparse
 import hashlib
 import math
+import os
 import sys
 import time
 from collections import Counter
@@ -123,6 +124,7 @@ def open_study(folder, name, epochs):
     """
     folder.mkdir(parents=True, exist_ok=True)
     journal = folder / "journal.log"
+    _cut_off_half_a_line(journal)
     with refuse_damaged(journal, "move its folder away, and a new study begins"):
         return optuna.create_study(
             study_name=name,
@@ -134,6 +136,18 @@ def open_study(folder, name, epochs):
             pruner=optuna.pruners.MedianPruner(n_warmup_steps=epochs // 4),
             load_if_exists=True,
         )
+
+
+def _cut_off_half_a_line(journal):
+    """Drop what a process wrote last that was killed or had a full disk: all else is whole."""
+    lock = JournalFileOpenLock(str(journal))
+    lock.acquire()
+    try:
+        content = journal.read_bytes() if journal.is_file() else b""
+        if content and not content.endswith(b"\n"):
+            os.truncate(journal, content.rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
 def reference_study(name):
@@ -202,9 +216,17 @@ def next_trial(study, folder, space, first, wanted):
 def _try_again(study, old):
     """Put a trial whose process has died at the head of the queue."""
     study.tell(old.number, state=TrialState.FAIL)
-    tries = 1 if old.intermediate_values else 1 + old.user_attrs.get("tries", 0)
+    epochs, earlier = len(old.intermediate_values), old.user_attrs.get("epochs", 0)
+    tries = 1 if epochs > earlier else 1 + old.user_attrs.get("tries", 0)
     if tries < MAX_TRIES:
-        study.enqueue_trial(old.params, user_attrs={"run": run_number(old), "tries": tries})
+        # As Study.enqueue_trial does, but with what was reported: it is judged by all its epochs.
+        waiting = optuna.trial.create_trial(
+            state=TrialState.WAITING,
+            intermediate_values=old.intermediate_values,
+            user_attrs={"run": run_number(old), "tries": tries, "epochs": epochs},
+            system_attrs={"fixed_params": old.params},
+        )
+        study.add_trial(waiting)
 
 
 def run_number(trial):
@@ -235,6 +257,11 @@ def run_trial(study, trial, recipe, name, clean, end):
     keras.utils.clear_session()  # the network of the trial before need not stay in memory
     settings = settings_of(trial.params, recipe)
     print(f"trial {run_number(trial)}: {' '.join(settings)}")
+    for other in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
+        if other.params == trial.params:
+            print(f"the values of trial {run_number(other)}, and so its accuracy")
+            study.tell(trial, other.value)
+            return
     run_name = f"{name}_trial_{run_number(trial)}"
     try:
         callbacks = [StopBadTrial(trial, end)]
@@ -263,26 +290,28 @@ def draw(study, space):
     Returns
     -------
     matplotlib.figure.Figure
-        Bars of importance, and a line for each trial (parallel coordinates): the yellower, the
-        better; grey ones were stopped early.
+        Bars of importance, with lines from the least to the most that they become where one trial
+        is left out; and a line for each trial (parallel coordinates): the darker, the better; grey
+        ones were stopped early.
     """
     figure = Figure(figsize=(12, 4.5), layout="constrained")
+    figure.suptitle(study.study_name.rpartition(" ")[0], fontsize=9)
     left, right = figure.subplots(1, 2, width_ratios=(1, 2))
-    # Optuna's own choice asks the best tenth of the trials: two or three, and so chance.
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    importances = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    left.barh([name.split(".")[-1] for name in importances], importances.values())
+    trials = study.get_trials(deepcopy=False, states=[TrialState.PRUNED, TrialState.COMPLETE])
+    left_out = [_importances([*trials[:x], *trials[x + 1 :]], space) for x in range(len(trials))]
+    bars = _importances(trials, space)
+    ends = bars - np.min(left_out, axis=0), np.max(left_out, axis=0) - bars
+    left.barh([name.split(".")[-1] for name in space], bars, xerr=np.maximum(ends, 0))
     left.set(xlabel="importance (fANOVA)", xlim=(0, 1))
     left.invert_yaxis()
-    trials = study.get_trials(deepcopy=False, states=[TrialState.PRUNED, TrialState.COMPLETE])
     values = [x.value for x in trials if x.state == TrialState.COMPLETE]
     axes = {**space, "validation accuracy": FloatDistribution(min(values), max(values))}
     for trial in sorted(trials, key=lambda x: (x.state == TrialState.COMPLETE, x.value or 0)):
         heights = [_height(space[name], trial.params[name]) for name in space]
-        colour = "lightgrey"
+        colour = "silver"
         if trial.state == TrialState.COMPLETE:
             heights.append(_height(axes["validation accuracy"], trial.value))
-            colour = colormaps["viridis"](heights[-1])
+            colour = colormaps["viridis_r"](heights[-1])
         right.plot(heights, color=colour)
     for number, distribution in enumerate(axes.values()):
         right.axvline(number, 0.1, 0.9, color="black", linewidth=0.8)
@@ -291,6 +320,25 @@ def draw(study, space):
     right.set_xticks(range(len(axes)), [name.split(".")[-1] for name in axes])
     right.set(yticks=[], ylim=(-0.125, 1.125), frame_on=False)
     return figure
+
+
+def _importances(trials, space):
+    """Importance of each value of a space: numpy.ndarray, float.
+
+    A trial that was stopped early counts with what it had reached. Without it, what is bad would
+    seem not to matter, as it is never finished.
+    """
+    reached = optuna.create_study(direction="maximize")
+    for trial in trials:
+        value = trial.value
+        if trial.state == TrialState.PRUNED:
+            value = max(trial.intermediate_values.values(), default=0)
+        known = {"params": trial.params, "distributions": trial.distributions}
+        reached.add_trial(optuna.trial.create_trial(**known, value=value))
+    # Optuna's own choice asks the best tenth of the trials: two or three, and so chance.
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    found = optuna.importance.get_param_importances(reached, evaluator=evaluator)
+    return np.array([found[name] for name in space])
 
 
 def _height(distribution, value):

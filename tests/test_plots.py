@@ -90,8 +90,10 @@ def test_reliability_is_drawn_as_trained_and_with_a_temperature():
     assert trained.get_xydata() == pytest.approx(np.array([[0.8, 0.5]]))
     assert sharpened.get_xydata() == pytest.approx(np.array([[16 / 17, 0.5]]))
     assert diagonal.get_xydata().tolist() == [[0.5, 0.5], [1, 1]]
-    assert trained.get_label() == "as trained: error 0.300"
-    assert sharpened.get_label() == "T = 0.50: error 0.441"
+    labels = [container.get_label() for container in ax.containers]
+    assert labels == ["as trained: error 0.300", "T = 0.50: error 0.441"]
+    (interval,) = ax.collections[0].get_segments()  # Wilson's of one of two
+    assert interval == pytest.approx(np.array([[0.8, 0.0945], [0.8, 0.9055]]), abs=1e-4)
     assert ax.get_title() == "network"
 
 

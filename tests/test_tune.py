@@ -113,10 +113,20 @@ def test_processes_share_the_trials_and_take_over_what_a_killed_one_left(project
     assert list(finished) == ["small_trial_0", "small_trial_1"] and not unfinished
     for run, trial in zip(finished.values(), (trials[2], trials[1])):
         assert run.epochs == 3 and trial.value == pytest.approx(clean_accuracy(run))
+    # What has been tried is known, and half a line that a killed process left is dropped.
+    study, journal = only_study(), config.ROOT / "outputs" / "tune" / "small" / "journal.log"
+    study.enqueue_trial(trials[1].params)
+    with journal.open("ab") as file:
+        file.write(b'{"op_code":4,"wor')
+    assert tune.main([*options[:-1], "3"]) == 0
+    assert "the values of trial 1, and so its accuracy" in capsys.readouterr().out
+    assert only_study().trials[-1].value == trials[1].value
+    assert len(load_runs(config.RUNS_DIR)[0]) == 2
+
     # Enough of them: nothing more is tried, here or anywhere.
     assert tune.main(options) == 0
-    assert "trials: 1 interrupted, 2 finished" in capsys.readouterr().out
-    assert len(only_study().trials) == 3
+    assert "trials: 1 interrupted, 3 finished" in capsys.readouterr().out
+    assert len(only_study().trials) == 4
 
 
 def test_what_is_found_is_said_drawn_and_can_be_trained(project, capsys):
@@ -163,7 +173,7 @@ def test_bad_trials_are_stopped_and_the_time_ends_between_epochs(project, capsys
     for _ in range(5):  # of others, all of them better than anything here
         study.add_trial(
             optuna.trial.create_trial(
-                params=begun.params,
+                params=begun.params | {"learning_rate": 0.02},
                 distributions=begun.distributions,
                 value=1.0,
                 intermediate_values=dict.fromkeys(range(4), 1.0),
@@ -172,7 +182,9 @@ def test_bad_trials_are_stopped_and_the_time_ends_between_epochs(project, capsys
     assert tune.main([*options, "--trials", "6"]) == 0
     printed = capsys.readouterr().out
     assert "trials: 1 interrupted, 5 finished, 1 stopped early" in printed
-    assert only_study().trials[-1].state.name == "PRUNED" and ", going on after epoch 1" in printed
+    last = only_study().trials[-1]
+    assert last.state.name == "PRUNED" and ", going on after epoch 1" in printed
+    assert sorted(last.intermediate_values) == [0, 1], "it is judged by all its epochs"
     run = Run(config.RUNS_DIR / "small_trial_0")
     assert run.is_finished and run.epochs == 2, "the first epoch of four tells too little"
 

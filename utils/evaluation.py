@@ -314,14 +314,14 @@ def reliability(y_true, probabilities):
     Returns
     -------
     pandas.DataFrame
-        confidence (mean), accuracy, n of each of 15 equal bins of the largest probability that has
-        images.
+        n, accuracy, low, high and confidence (mean) of each of 15 equal bins of the largest
+        probability that has images.
     """
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y_true
-    table = pd.DataFrame({"confidence": confidence, "accuracy": right})
     bins = pd.cut(confidence, np.linspace(0, 1, 16))
-    groups = table.groupby(bins, observed=True)
-    return groups.mean().assign(n=groups.size())
+    table = pd.DataFrame({"confidence": confidence, "correct": right, "bin": bins})
+    means = table.groupby("bin", observed=True)["confidence"].mean()
+    return accuracy_by(table, "bin").assign(confidence=means)
 
 
 def calibration_error(bins):

@@ -6,6 +6,9 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 from utils.evaluation import calibration_error, reliability, sharpen
 
+# Colours that everybody can tell apart (Okabe and Ito 2008).
+plt.style.use("seaborn-v0_8-colorblind")
+
 SEVERITY_UNITS = {
     "darkness": "share of the light that is left",
     "noise": "standard deviation, grey levels",
@@ -110,9 +113,10 @@ def plot_confusion_matrix(matrix, class_names, normalise=False, ax=None):
         colorbar=False,
         values_format=".2f" if normalise else "d",
         xticks_rotation=45,
+        # Never so dark that black could not be read on it.
+        im_kw={"vmin": 0, "vmax": 1.5 * (1 if normalise else matrix.max())},
+        text_kw={"color": "black"},
     )
-    if normalise:
-        display.im_.set_clim(0, 1)
     ax.set_title("share of each true class" if normalise else "number of images")
     return ax
 
@@ -147,7 +151,7 @@ def plot_robustness(tables, lowest=0.0):
 
 
 def plot_reliability(y_true, probabilities, temperature, title, ax):
-    """Draw accuracy against confidence, as trained and with a temperature.
+    """Draw accuracy, with 95 % intervals, against confidence, as trained and with a temperature.
 
     Taught in notebooks 03 and 04.
 
@@ -168,7 +172,8 @@ def plot_reliability(y_true, probabilities, temperature, title, ax):
     for name, answers in (("as trained", probabilities), (f"T = {temperature:.2f}", sharpened)):
         bins = reliability(y_true, answers)
         label = f"{name}: error {calibration_error(bins):.3f}"
-        ax.plot(bins["confidence"], bins["accuracy"], marker="o", label=label)
+        below, above = bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"]
+        ax.errorbar(bins["confidence"], bins["accuracy"], (below, above), marker="o", label=label)
     chance = 1 / probabilities.shape[1]
     ax.plot([chance, 1], [chance, 1], color="grey", linestyle=":")
     ax.set(title=title, xlabel="largest probability", ylabel="accuracy")
