@@ -7,6 +7,10 @@ from utils.data.ferplus import COLUMNS, OTHER_COLUMNS, USAGES, agreed, load_vote
 from utils.data.prepared import load_prepared
 from utils.preprocessing import EMOTIONS
 
+COLUMN_OF = {"angry": "anger", "happy": "happiness", "sad": "sadness"} | {
+    name: name for name in ("disgust", "fear", "surprise", "neutral")
+}
+
 
 @pytest.fixture
 def votes_file(prepared_workspace):
@@ -16,7 +20,7 @@ def votes_file(prepared_workspace):
     table = pd.DataFrame(0, index=range(prepared.found), columns=[*COLUMNS, *OTHER_COLUMNS])
     table["Usage"] = "Training"
     for item, row in labels.iterrows():
-        table.loc[item, COLUMNS[EMOTIONS.index(row["label"])]] = 10
+        table.loc[item, COLUMN_OF[row["label"]]] = 10
         table.loc[item, "contempt"] = item
         table.loc[item, "Usage"] = USAGES[row["split"]]
     path = config.data_dir("fer2013") / "raw" / "ferplus_votes.csv"

@@ -95,6 +95,7 @@ def test_all_files_are_counted_and_persons_and_copies_stay_in_one_split(workspac
     )
     assert oblong.startswith("1 of 37 pictures are far from square") and "--cut" in oblong
     assert (prepared.counts > 0).all(axis=None), "a class is missing in a split"
+    assert prepared.counts.loc["train", "all"] > 37 / 2
     for row in labels.itertuples():
         kept, raw = read_image(prepared.folder / row.file), read_image(faces / row.item)
         assert row.file.startswith(f"{row.split}/{row.label}/") and row.item.startswith(row.label)

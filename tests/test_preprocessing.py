@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from utils.preprocessing import FaceInput, crop_face, prepare_face
+from utils.preprocessing import FaceInput, crop_face, face_input_for, prepare_face
 
 GREY = FaceInput(48, 48, "grey")
 RGB = FaceInput(48, 48, "rgb")
@@ -86,3 +86,7 @@ def test_no_network_sees_more_detail_than_it_learned_from():
 def test_unknown_colour_is_refused():
     with pytest.raises(ValueError, match="'bgr'"):
         FaceInput(48, 48, "bgr")
+
+
+def test_own_pictures_are_cut_as_those_of_fer_and_keep_their_detail():
+    assert face_input_for("mine", 96, 96, "rgb") == FaceInput(96, 96, "rgb", 1.03)

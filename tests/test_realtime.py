@@ -273,14 +273,26 @@ def test_a_film_that_nobody_watches_is_read_whole(tmp_path):
     assert rows == {"unseen": 6, "shown": 1 + 2}, "of a film that is shown, a face a frame is read"
 
 
-def test_pictures_of_a_folder_are_not_a_film(tmp_path, classifier):
+def test_pictures_of_a_folder_are_not_a_film(tmp_path):
+    """Faces in one place of two pictures are two people: nothing is averaged over them."""
+    (tmp_path / "pictures").mkdir()
     for number in range(4):
-        (tmp_path / f"{number}.png").write_bytes(encode_image(noise()))
-    asked = []
-    detector = SimpleNamespace(detect=lambda frame, known: asked.append(1) or [(40, 20, 60, 60)])
+        (tmp_path / "pictures" / f"{number}.png").write_bytes(encode_image(noise()))
     rows = tmp_path / "rows.csv"
-    run(tmp_path, classifier, detector, csv_path=rows)
-    assert len(asked) == 4
+    run(tmp_path / "pictures", labeller(*[0.9, 0.1] * 2), still((40, 20, 60, 60)), csv_path=rows)
+    assert [row["emotion"] for row in rows_of_csv(rows)] == ["happy", "sad"] * 2
+
+
+@pytest.mark.parametrize(
+    "least, label", [((1.1, 0), "Unsure, [FM]"), ((0, 1.1), "(?!Unsure).+, .")]
+)
+def test_each_network_has_a_threshold_of_its_own(least, label):
+    networks = [
+        (model, replace(contract, unsure_below=x))
+        for (model, contract), x in zip((EMOTION, GENDER), least)
+    ]
+    (face,) = FaceClassifier(*networks).classify(noise(), [(40, 20, 60, 60)])
+    assert re.fullmatch(label, face.label) and ("?" in face.label) == (least[1] > 1)
 
 
 def test_time_is_kept_by_stage(classifier, monkeypatch):
@@ -293,10 +305,10 @@ def test_time_is_kept_by_stage(classifier, monkeypatch):
 
 def test_a_face_keeps_its_label_through_a_single_other_answer(tmp_path):
     """The network is replaced by one that is wrong in every fifth frame."""
-    for smoothing, expected in ((0.8, {"happy"}), (0.0, {"happy", "sad"})):
-        classifier, table = labeller(*[0.9, 0.9, 0.9, 0.9, 0.1] * 4), tmp_path / f"{smoothing}.csv"
-        detector = still((40, 20, 60, 60))
-        run([noise()] * 10, classifier, detector, csv_path=table, smoothing=smoothing)
+    for settings, expected in (({}, {"happy"}), ({"smoothing": 0.0}, {"happy", "sad"})):
+        classifier = labeller(*[0.9, 0.9, 0.9, 0.9, 0.1] * 4)
+        table, detector = tmp_path / f"{len(expected)}.csv", still((40, 20, 60, 60))
+        run([noise()] * 10, classifier, detector, csv_path=table, **settings)
         rows = rows_of_csv(table)
         assert len(rows) == 10 and {row["track"] for row in rows} == {"1"}
         assert {row["emotion"] for row in rows} == expected

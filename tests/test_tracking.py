@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+from skimage.data import astronaut
 
 from utils.realtime.tracking import FaceTracker, overlap
 
@@ -79,6 +80,13 @@ def test_after_a_cut_the_background_is_not_followed():
     assert len(tracker.update(frame_with((103, 81)))) == 1
     assert tracker.update(np.full_like(SCENE, 220), search=False) == []
     assert detector.asked == 5
+    # Also where there is much to follow.
+    portrait = cv2.resize(astronaut(), (320, 240))
+    detector.boxes = [(100, 50, 100, 100)]
+    for _ in range(3):
+        tracker.update(portrait)
+    detector.boxes = []
+    assert tracker.update(np.ascontiguousarray(portrait[::-1]), search=False) == []
     # The same two faces after a cut from one camera to another: the one that is seen stays.
     detector.boxes = [(100, 80, 80, 80), (10, 10, 60, 60)]
     for _ in range(2):
