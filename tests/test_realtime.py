@@ -299,7 +299,7 @@ def test_time_is_kept_by_stage(classifier, monkeypatch):
     detector = SimpleNamespace(detect=lambda frame, known: time.sleep(0.02) or [])
     summary = run([noise()] * 5, classifier, detector)
     assert tuple(summary.stage_seconds) == STAGES
-    assert 20 <= summary.milliseconds["detection"] < 60
+    assert summary.milliseconds["detection"] >= 20 > summary.milliseconds["reading"]
     assert summary.frames_per_second == pytest.approx(5 / sum(summary.stage_seconds.values()))
 
 
