@@ -205,9 +205,9 @@ def leave_out_faces(notebook):
             printed_lines = [x for x in cell["outputs"] if x.get("output_type") == "stream"]
             cell["outputs"] = [line, *printed_lines]
         for output in cell["outputs"]:
-            if output.get("output_type") == "execute_result" and isinstance(output["data"], dict):
-                kept = {x: y for x, y in output["data"].items() if not x.startswith("image/")}
-                output["data"] = kept
+            data = output.get("data")
+            if output.get("output_type") == "execute_result" and isinstance(data, dict):
+                output["data"] = {x: y for x, y in data.items() if not x.startswith("image/")}
 
 
 def _names(source):

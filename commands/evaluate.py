@@ -81,6 +81,7 @@ def score_shipped(dataset, prepared, votes_path=None, ten_views=False):
             groups |= {f"age {band}": bands == band for band in AGE_BANDS}
             groups |= {race: known["race"] == race for race in sorted(known["race"].unique())}
             groups |= {label: known["label"] == label for label in names}
+        off = (known["age"] - estimated[:, 0]).abs() if contract.child_below else None
         for group, chosen in groups.items():
             chosen = np.asarray(chosen)
             if not chosen.any():
@@ -89,8 +90,7 @@ def score_shipped(dataset, prepared, votes_path=None, ten_views=False):
                 scores = rows[name, f"{group}{title}"] = evaluate(y_true[chosen], each[chosen])
                 if len(np.unique(y_true[chosen])) == 1:  # a mean over classes means nothing then
                     scores["macro_f1"] = np.nan
-            if contract.child_below:
-                off = (known["age"] - estimated[:, 0]).abs()
+            if off is not None:
                 rows[name, group]["age_error"] = off[chosen].mean()
     table = pd.DataFrame(rows).T.astype({"n": int, "correct": int})
     return table.rename_axis(["model", "test images"])

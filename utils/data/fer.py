@@ -106,18 +106,18 @@ def prepare_fer(source=None, destination=None):
 @contextmanager
 def _open_text(path):
     """Open the csv in `path`, packed or not, as text."""
-    *_, last = suffixes = [""] + [suffix.lower() for suffix in path.suffixes]
-    if ".tar" in suffixes or last == ".tgz":
+    suffix = path.suffix.lower()
+    if ".tar" in map(str.lower, path.suffixes) or suffix == ".tgz":
         with tarfile.open(path) as archive:
             # All are read before the first is used: so it is known that the tar is whole.
             names = [member.name for member in members_of(archive, path) if member.isreg()]
             yield _as_text(archive.extractfile(_csv_member(path, names)))
-    elif last == ".zip":
+    elif suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
             with archive.open(_csv_member(path, archive.namelist())) as stream:
                 yield _as_text(stream)
     else:
-        open_packed = {".gz": gzip.open, ".xz": lzma.open}.get(last, open)
+        open_packed = {".gz": gzip.open, ".xz": lzma.open}.get(suffix, open)
         with open_packed(path, "rb") as stream:
             yield _as_text(stream)
 

@@ -83,14 +83,14 @@ def prepare_own(source, name="mine", detector=None):
                 f"files of {source.name} were left out{''.join(f', most as: {x}' for x in why[:1])}"
             )
         splits, note = _draw_splits(labels)
-        oblong = ~labels.pop("is_face")
-        if not oblong.any():
-            return splits, [note]
-        return splits, [
-            note,
-            f"{oblong.sum():,} of {len(labels):,} pictures are far from square. Whole photographs "
-            "would be taken for faces: prepare with --cut, which cuts the faces out.",
-        ]
+        oblong, notes = ~labels.pop("is_face"), [note]
+        if oblong.any():
+            notes.append(
+                f"{oblong.sum():,} of {len(labels):,} pictures are far from square. Whole "
+                "photographs would be taken for faces: prepare with --cut, which cuts the faces "
+                "out."
+            )
+        return splits, notes
 
     expected = f"at least {LEAST_PICTURES} pictures in each class folder"
     by = [type(detector).__name__]
@@ -115,9 +115,8 @@ def _class_folders(source):
     """Names of the class folders, without those of the system."""
     if not source.is_dir():
         raise ValueError(f"{source} is no folder: give one that holds a folder for each class")
-    folders = [x.name for x in source.iterdir() if x.is_dir() and x.name not in OF_SYSTEM]
-    folders = [name for name in folders if not name.startswith(".")]
-    names = sorted(map(printable, folders))
+    folders = [x.name for x in source.iterdir() if x.is_dir() and not x.name.startswith(".")]
+    names = sorted(printable(name) for name in folders if name not in OF_SYSTEM)
     if not 2 <= len(names) <= MOST_CLASSES or {name.lower() for name in names} <= set(TO_SPLIT):
         raise ValueError(
             f"{source} holds {len(names)} folders ({', '.join(names[:5])}), expected 2 to "

@@ -10,8 +10,10 @@ from utils.files import MAX_FILE_BYTES, refuse_damaged
 
 MAX_FILES = 1_000_000
 MAX_ARCHIVE_BYTES = 4 * 2**30  # UTKFace has a fortieth of it
-OF_SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")
-OF_SYSTEM += ("__MACOSX", "System Volume Information", "$RECYCLE.BIN")
+OF_SYSTEM = (
+    *(".DS_Store", "Thumbs.db", "desktop.ini"),
+    *("__MACOSX", "System Volume Information", "$RECYCLE.BIN"),
+)
 
 
 def printable(name):
