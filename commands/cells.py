@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 ANSWER_TAG = "answer"
 # "**1. Contradictions.**", "**Your turn, 2: the search.**"
-QUESTION = re.compile(r"^\*\*(?:Your turn, )?(\d{1,3})[.:]", re.MULTILINE)
+QUESTION = re.compile(r"^\*\*(?:Your turn, |(?=1\.))(\d{1,3})[.:]", re.MULTILINE)
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+WIDGET = "application/vnd.jupyter.widget-view+json"  # a bar that no page moves
 UNTOUCHED = ("", "# Your code.")  # lines of a cell for an answer
 # What puts pixels on a page: of data sets, or of a camera.
 SHOWING = {
@@ -85,7 +87,7 @@ def read_notebook(content, name):
 
 def _text(lines):
     """A text that may be stored as a list of its lines."""
-    return lines if isinstance(lines, str) else "".join(lines)
+    return lines if isinstance(lines, str) else "".join(map(str, lines))
 
 
 def _cell(cell):
@@ -98,6 +100,7 @@ def _cell(cell):
     if kept["cell_type"] == "code":
         count = cell.get("execution_count")
         outputs = [dict(output) for output in cell.get("outputs", [])]
+        outputs = [output for output in outputs if WIDGET not in (output.get("data") or ())]
         kept |= {"execution_count": count if type(count) is int else None, "outputs": outputs}
     elif kept["cell_type"] not in ("markdown", "raw"):
         raise ValueError("another kind of cell")
@@ -174,9 +177,7 @@ def printed(cell):
         lines = [output.get("text"), data.get("text/plain") if isinstance(data, dict) else None]
         if output.get("output_type") == "error":
             lines = [f"{output.get('ename')}: {output.get('evalue')}"]
-        for line in lines:
-            if isinstance(line, (str, list)):
-                texts.append(line if isinstance(line, str) else "".join(map(str, line)))
+        texts += [COLOUR.sub("", _text(line)) for line in lines if isinstance(line, (str, list))]
     return "\n".join(texts).strip()
 
 
@@ -200,14 +201,19 @@ def leave_out_faces(notebook):
         showing |= found
     code = [cell for cell in notebook["cells"] if is_code(cell)]
     for cell, (used, _) in zip(code, names):
-        if cell["outputs"] and used & showing:
+        is_shown = bool(used & showing)
+        if cell["outputs"] and is_shown:
             line = {"output_type": "stream", "name": "stdout", "text": f"{LEFT_OUT}\n"}
-            printed_lines = [x for x in cell["outputs"] if x.get("output_type") == "stream"]
-            cell["outputs"] = [line, *printed_lines]
+            kept = ("stream", "error", "execute_result")
+            cell["outputs"] = [line, *(x for x in cell["outputs"] if x.get("output_type") in kept)]
         for output in cell["outputs"]:
             data = output.get("data")
             if output.get("output_type") == "execute_result" and isinstance(data, dict):
-                output["data"] = {x: y for x, y in data.items() if not x.startswith("image/")}
+                output["data"] = {
+                    kind: shown
+                    for kind, shown in data.items()
+                    if kind == "text/plain" or not (is_shown or kind.startswith("image/"))
+                }
 
 
 def _names(source):

@@ -115,6 +115,14 @@ def _passage(text, limit=MAX_TEXT):
     return text if len(text) <= limit else f"{text[:limit]}\n... ({len(text):,} characters)"
 
 
+def _end_of(output):
+    """The last of what a cell printed, where its result is."""
+    text = plain(output, kept="\n\t")
+    if len(text) <= MAX_OUTPUT:
+        return text
+    return f"({len(text):,} characters) ...\n{text[-MAX_OUTPUT:]}"
+
+
 def find_submissions(folder):
     """Zips and folders in a folder, as a course's web page hands them out.
 
@@ -379,7 +387,7 @@ def _read_notebooks(student, package, course, unlike):
                 answer,
                 question=_passage(answer.question, MAX_QUESTION),
                 text=_passage(answer.text),
-                output=_passage(answer.output, MAX_OUTPUT),
+                output=_end_of(answer.output),
             )
 
 
@@ -388,7 +396,7 @@ def _shown_cells(notebook, sources):
     return [
         {
             "source": _passage(cell["source"]),
-            "printed": _passage(cells.printed(cell), MAX_OUTPUT) if cells.is_code(cell) else "",
+            "printed": _end_of(cells.printed(cell)) if cells.is_code(cell) else "",
             "is_new": cell["source"] not in sources,
         }
         for cell in notebook["cells"][:MAX_CELLS]

@@ -121,7 +121,10 @@ def collect(name, weights, faces):
     ]
     empty = [f"{x['notebook'][:2]}.{x['number']}" for x in answers if not x["is_given"]]
     if empty:
-        missing.append(f"{len(empty)} of {len(answers)} answers are empty: {', '.join(empty)}")
+        missing.append(
+            f"{len(empty)} of {len(answers)} answers are empty: {', '.join(empty)}. They "
+            "belong into the cell below their question"
+        )
     members["answers.json"] = json.dumps(answers, indent=1, ensure_ascii=False).encode()
     members["answers.md"] = _as_markdown(answers).encode()
     if config.RUNS_DIR.is_dir():

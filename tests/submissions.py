@@ -94,8 +94,9 @@ def notebook(*answers, question="What is seen?", output="57 %"):
     """A notebook with a cell that was run and, under questions, the answers: bytes."""
     cells = [code("print(accuracy)", 1, output)]
     for number, text in enumerate(answers, start=1):
+        heading = "1. Look." if number == 1 else f"Your turn, {number}: look."
         cells.append(
-            {"cell_type": "markdown", "metadata": {}, "source": f"**{number}. Look.** {question}"}
+            {"cell_type": "markdown", "metadata": {}, "source": f"**{heading}** {question}"}
         )
         cells.append(code(text, number + 1) | {"metadata": {"tags": ["answer"]}})
     content = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}

@@ -279,6 +279,7 @@ def test_a_run_of_another_name_is_compared_with_the_nearest(tmp_path):
 
 
 def test_damaged_parts_leave_the_others(tmp_path):
+    epochs = "".join(f"epoch {x} \x1b[31m0.5\x1b[0m\n" for x in range(100)) + "the result: 5"
     runs = {
         "whole": made_up.make_run(0),
         "cut": made_up.make_run(1) | {"predictions.npz": b"PK cut off"},
@@ -287,7 +288,9 @@ def test_damaged_parts_leave_the_others(tmp_path):
         "con": {"history.csv": b"\xff"},
     }
     files = made_up.members(runs, {"03_emotion_experiments": b'{"cells": [{"source": 5}]}'})
-    files["notebooks/04.ipynb"] = made_up.notebook("\ud800 \u202e", "x" * 9_000, "=1+1")
+    files["notebooks/04.ipynb"] = made_up.notebook(
+        "\ud800 \u202e", "x" * 9_000, "=1+1", output=epochs
+    )
     files["manifest.json"] = b'{"name": 5}'
     path = tmp_path / "in" / "anna.zip"
     path.parent.mkdir()
@@ -301,6 +304,9 @@ def test_damaged_parts_leave_the_others(tmp_path):
     assert "03_emotion_experiments.ipynb is no notebook" in student.notes[1]
     line = (tmp_path / "out" / "grades.csv").read_text(encoding="utf-8-sig")
     assert ",'=1+1" in line, "not computed by a spreadsheet"
+    (page,) = (tmp_path / "out" / "students").glob("*anna.html")
+    page = page.read_text(encoding="utf-8")
+    assert "the result: 5" in page and "epoch 0 " not in page and "[31m" not in page
     assert "\u202e" not in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
 
 
@@ -427,12 +433,14 @@ def test_damaged_zips_never_stop_the_others(tmp_path):
 def test_answers_reach_to_the_next_question():
     content = json.loads(made_up.notebook("# Your code.", "# Your code.\n\nf(3)"))
     assert [x.is_given for x in cells.find_answers(content)] == [False, True]
-    content["cells"].insert(3, {"cell_type": "markdown", "metadata": {}, "source": "It is 5."})
+    content["cells"].insert(
+        3, {"cell_type": "markdown", "metadata": {}, "source": "**2. So** it is 5."}
+    )
     content["cells"].insert(4, made_up.code("print(5)", 3, "5\n"))
     notebook = cells.read_notebook(json.dumps(content), "x")
     first, second = cells.find_answers(notebook)
     assert first.question == "**1. Look.** What is seen?" and first.is_given
-    assert first.text.endswith("It is 5.\n\nprint(5)") and first.output == "5"
+    assert first.text.endswith("**2. So** it is 5.\n\nprint(5)") and first.output == "5"
     assert second.is_given and second.number == 2
     assert cells.count_run(notebook) == (2, 2)
     # Words on the line of the comment, or above its cell, are an answer; given code is not.

@@ -43,6 +43,11 @@ def test_crop_is_scaled_about_its_centre_and_moved_down():
     )
 
 
+def test_no_picture_is_refused_before_opencv_ends_the_process():
+    with pytest.raises(ValueError, match="image is None"):
+        crop_face(None, (0, 0, 9, 9), GREY)
+
+
 def test_colours():
     blue = np.zeros((48, 48, 3), dtype=np.uint8)
     blue[..., 0] = 200  # BGR

@@ -153,7 +153,9 @@ def test_faces_are_left_out_unless_asked_for(quick_project):
     ]
     content = of_cells(*shown, *kept, *made)
     printed = {"output_type": "stream", "name": "stdout", "text": "nine of them"}
-    content["cells"][0]["outputs"].append(printed)
+    table = {"output_type": "execute_result", "execution_count": 1, "metadata": {}}
+    table["data"] = {"text/plain": "counts", "text/html": f"<img src='{PICTURE}'>"}
+    content["cells"][0]["outputs"] += [printed, table]
     write_notebook("01_prepare_fer", content)
     files = handed_in()
     notebook = json.loads(files["notebooks/01_prepare_fer.ipynb"])
@@ -162,13 +164,15 @@ def test_faces_are_left_out_unless_asked_for(quick_project):
         for cell in notebook["cells"]
         if cell["outputs"][0].get("text", "").startswith("picture left out: faces of the data set")
     ]
-    assert left_out == [*shown, *made] and notebook["cells"][0]["outputs"][1:] == [printed]
+    assert left_out == [*shown, *made]
+    kept_table = table | {"data": {"text/plain": "counts"}}
+    assert notebook["cells"][0]["outputs"][1:] == [printed, kept_table]
     for suffix in ("ipynb", "html"):
         page = files[f"notebooks/01_prepare_fer.{suffix}"].decode()
         assert page.count(PICTURE) == len(kept) and "picture left out" in page
     files = handed_in("--faces")
     with_faces = files["notebooks/01_prepare_fer.ipynb"].decode()
-    assert with_faces.count(PICTURE) == len(shown + kept + made)
+    assert with_faces.count(PICTURE) == len(shown + kept + made) + 1
 
     # What a cell returns may be anything: a figure with faces that another cell has drawn.
     content = of_cells("figure")
@@ -182,7 +186,9 @@ def test_a_notebook_is_a_page_as_jupyter_stores_it(quick_project, capsys):
     svg = ["<svg>\n", "<circle/></svg>"]
     content = of_cells("plot()", **{"image/svg+xml": svg, "text/plain": ["<Figure>\n", "two"]})
     lines = {"output_type": "stream", "name": "stdout", "text": ["line one\n", "line two\n"]}
-    content["cells"][0]["outputs"].append(lines)
+    bar = {cells.WIDGET: {"model_id": "a"}, "text/plain": "epoch 1: 0%"}
+    bar = {"output_type": "display_data", "metadata": {}, "data": bar}
+    content["cells"][0]["outputs"] += [lines, bar]
     pasted = {"cell_type": "markdown", "metadata": {}, "source": ["![x](attachment:a.png)"]}
     content["cells"].append(pasted | {"attachments": {"a.png": {"image/png": PICTURE}}})
     content |= {"metadata": {}, "nbformat": 4, "nbformat_minor": 4}
@@ -192,6 +198,7 @@ def test_a_notebook_is_a_page_as_jupyter_stores_it(quick_project, capsys):
     page = files["notebooks/01_prepare_fer.html"].decode()
     drawn = base64.b64encode("".join(svg).encode()).decode()
     assert "line one\nline two\n" in page and drawn in page and PICTURE in page
+    assert "epoch 1" not in page, "a bar that does not move"
     assert "notebooks/02_prepare_utk.html" not in files
     assert (
         "missing: 02_prepare_utk as a page (missing attachment: a.png)" in capsys.readouterr().out

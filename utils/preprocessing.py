@@ -91,7 +91,17 @@ def crop_face(image, box, face_input):
     Returns
     -------
     numpy.ndarray, uint8, (side, side, 3) BGR
+
+    Raises
+    ------
+    ValueError
+        If there is no picture.
     """
+    if image is None:  # OpenCV ends the process
+        raise ValueError(
+            "there is no picture to cut a face from: image is None, which OpenCV gives where it "
+            "could read nothing. Look at the file's name, or stop after a film's last frame"
+        )
     left, top, width, height = box
     side = max(1, round(max(width, height) * face_input.crop_scale))
     centre_x = left + width / 2
