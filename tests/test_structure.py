@@ -63,17 +63,39 @@ def test_what_was_changed_is_named(one, other, said):
 
 
 def test_the_code_of_a_callback_of_one_s_own_counts():
-    def described(rate):
+    def described(rate, every=None):
         class Fixed(keras.callbacks.Callback):
             def on_epoch_begin(self, epoch, logs=None):
                 self.model.optimizer.learning_rate = rate
 
+        Fixed.every = every
         return describe(build(), None, [Fixed()])
 
     (found,) = differences(described(0.1), described(0.2))
     assert found.startswith("callbacks ['Fixed() on_epoch_begin ")
+    (found,) = differences(described(0.1, 2), described(0.1, 3))
+    assert "{'every': 2}" in found and "{'every': 3}" in found
     assert described(0.1) == described(0.1)
     assert "RenewStatistics()" in str(describe(build(), None, [RenewStatistics(None)])["callbacks"])
+
+
+def test_sets_have_no_order():
+    assert str({0, 8}) != str({8, 0}), "as words have another one in each process"
+    described = []
+    for members in ("{0, 8}", "{8, 0}", "{0, 9}"):
+        known = {"keras": keras}
+        exec(f"def loss(y, p):\n    return y if 3 in {members} else p", known)
+        described.append(describe(build(loss=known["loss"])))
+    assert described[0] == described[1] != described[2]
+
+
+def test_what_weight_decay_leaves_out_is_known_where_it_leaves_out_nothing():
+    def of(*excluded):
+        optimizer = keras.optimizers.SGD(0.1, weight_decay=0.01)
+        optimizer.exclude_from_weight_decay(var_names=[*excluded])
+        return describe(build(optimizer=optimizer))
+
+    assert differences(of("bias"), of()) == ["decays None, now all weights"]
 
 
 def test_callbacks_and_weights_of_classes_are_compared():
@@ -111,6 +133,14 @@ def test_functions_of_one_s_own_are_told_apart_by_what_they_compute():
     first, again = describe(build(loss=known["loss"])), describe(build(loss=known["loss"]))
     known["FACTOR"] = 2
     assert first == again != describe(build(loss=known["loss"]))
+
+    # So do functions that it calls, but no variable that is called like an attribute.
+    exec("def twice(x):\n    return 2 * x\ndef loss(y, p):\n    return twice(y - p).mean", known)
+    calls = [describe(build(loss=known["loss"]))]
+    for line in ("mean = 5", "def twice(x):\n    return x + x"):
+        exec(line, known)
+        calls.append(describe(build(loss=known["loss"])))
+    assert calls[0] == calls[1] != calls[2]
 
     class Scaled(keras.losses.Loss):
         def __init__(self, factor):

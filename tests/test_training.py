@@ -215,6 +215,14 @@ def test_a_head_that_was_fitted_otherwise_is_another_start(prepared_workspace, c
     assert "begins with the weights" not in printed
     train_small("other", model, 1, batches)
     assert "other: begins with the weights with which this model" in capsys.readouterr().out
+    # As that sentence says: a model of its layers, and one of the run's file, go on from there.
+    learned = set()
+    for start in (model, first.load_model()):
+        going_on = keras.Model(start.input, start.output)
+        going_on.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+        run = train_small("going_on", going_on, np.int64(1), batches)
+        learned.add(run.facts["made_of"]["learned_before"])
+    assert len(learned) == 2 and run.name == "going_on_2"
 
 
 @pytest.fixture
@@ -519,7 +527,9 @@ def test_another_callback_or_other_labels_make_another_run(small_run):
 
 
 def test_views_can_be_asked_for_later(small_run):
+    facts, weights = small_run.facts, sha256_of(small_run.folder / "model.weights.h5")
     assert train_small("small", average_views=True) == small_run and small_run.has_averaged
+    assert (facts, weights) == (small_run.facts, sha256_of(small_run.folder / "model.weights.h5"))
 
 
 def test_a_name_that_another_training_holds_gets_a_number(small_run):

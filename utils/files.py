@@ -277,9 +277,10 @@ def read_json(path, advice=GET_AGAIN, keys=()):
 
 
 def write_json(path, content):
-    """Write `content` as indented JSON, whole or not at all."""
+    """Write `content`, which may hold numbers of NumPy, as indented JSON, whole or not at all."""
     with replaced_when_done(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=2, default=np.generic.item)
+        partial.write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_table(path, advice=GET_AGAIN, columns=(), **settings):

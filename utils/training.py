@@ -165,7 +165,9 @@ class Run:
             if self.is_reference:
                 advice = f"python tasks.py train {self.name} makes some"
             raise FileNotFoundError(f"{self.folder} has no weights ({WEIGHTS_NAME}): {advice}")
-        return load_architecture_and_weights(self.folder)
+        model = load_architecture_and_weights(self.folder)
+        _TRAINED.update(x for x in model.layers if x.weights)
+        return model
 
 
 def train(
@@ -185,8 +187,8 @@ def train(
 
     A run is what it is made of: the network, how it was compiled, images and batches, epochs. The
     same again is loaded or goes on; something else of the same name becomes NAME_2, and what
-    differs is printed. A finished run counts as the same in whatever precision. Where the model was
-    fitted by hand before, its weights count. Taught in notebooks 03 and 04.
+    differs is printed. A finished run counts as the same in whatever precision. Where the model, or
+    a layer of it, was trained before, its weights count. Taught in notebooks 03 and 04.
 
     Parameters
     ----------
@@ -222,7 +224,8 @@ def train(
     RuntimeError
         If another process is training this run.
     """
-    _check(model, name, train_batches, valid_batches, epochs)
+    check_name(name)
+    _check(model, train_batches, valid_batches, epochs)
     learned, begins_again = _begin_at_start(model)
     made_of = {
         "epochs": epochs,
@@ -253,17 +256,22 @@ def train(
                 return run
     print(f"{run.name}: finished before, loaded from {run.folder}")
     keep.set_weights(run.load_model().get_weights())
+    _TRAINED.update(x for x in {*model.layers, *keep.layers} if x.weights)
     if average_views and not run.has_averaged:
         _score_and_keep(keep, run, valid_batches, average_views)
     return run
 
 
-def _check(model, name, train_batches, valid_batches, epochs):
-    """Refuse what could not be kept, before anything is written."""
+def check_name(name):
+    """Refuse, by a ValueError, what cannot be the name of a run's folder."""
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_-])?", name):
         raise ValueError(
             f"{name!r} is no name for a run: expected at most 100 letters, digits, '_', '-' and '.'"
         )
+
+
+def _check(model, train_batches, valid_batches, epochs):
+    """Refuse what could not be kept, before anything is written."""
     if not model.built or not model.compiled:
         raise ValueError(
             "the model has no input shape or is not compiled: begin it with keras.Input(shape) "
@@ -309,7 +317,8 @@ def _check_outputs(model, keep, batches):
 # Of each model that was given to `train`, and of its optimizer: their variables, and the values
 # that these had then.
 _STARTS = weakref.WeakKeyDictionary()
-_LEARNED = weakref.WeakKeyDictionary()  # of models that were fitted by hand before that
+_LEARNED = weakref.WeakKeyDictionary()  # of models that had learned before that
+_TRAINED = weakref.WeakSet()  # layers that got their weights by `train` or from a run
 
 
 def _begin_at_start(model):
@@ -318,12 +327,13 @@ def _begin_at_start(model):
     Returns
     -------
     learned : str or None
-        Checksum of these weights, if the model was fitted by hand before: no cell makes them again.
+        Checksum of these weights, if the model had learned before: its layers do not say it.
     changed : bool
         Whether it had others.
     """
     model.jit_compile = False  # XLA, which Keras would choose, halves the speed on CPUs
-    if getattr(model, "history", None) and model not in _STARTS:
+    has_learned = getattr(model, "history", None) or any(x in _TRAINED for x in model.layers)
+    if has_learned and model not in _STARTS:
         _LEARNED[model] = checksum_of(model.get_weights())
     changed = _reset(model)
     if not model.optimizer.built:  # loss scaling would get variables again
@@ -418,15 +428,16 @@ def _begin(run, made_of):
 
 def _fit(model, run, train_batches, valid_batches, epochs, class_weight, callbacks):
     """Train from the last checkpoint, or from the beginning, to the last epoch."""
+    _TRAINED.update(x for x in model.layers if x.weights)
     done = _resume(model, run)
     epochs = min(epochs, run.facts.get("stopped_after", epochs))
     if done < epochs:
         going_on = f", going on after epoch {done}" if done else ""
         images = len(train_batches.y_true)
         print(f"{run.name}: {images:,} images, epochs {done + 1} to {epochs}{going_on}")
-    if 0 < done < epochs:
-        resumed_after = [*run.facts.get("resumed_after", []), done]
-        write_json(run.folder / "run.json", run.facts | {"resumed_after": resumed_after})
+        if done:
+            resumed_after = [*run.facts.get("resumed_after", []), done]
+            write_json(run.folder / "run.json", run.facts | {"resumed_after": resumed_after})
     # Metrics make their variables when they are first asked; asked in `fit`, the step of training
     # is traced twice, which takes seconds.
     model.evaluate(valid_batches.dataset().take(1), verbose=0)
@@ -445,7 +456,7 @@ def _fit(model, run, train_batches, valid_batches, epochs, class_weight, callbac
 
 def _checkpoints(folder):
     """Of a run, the latest first; the name has the number of epochs that are in it."""
-    return sorted(folder.glob("checkpoint_*.weights.h5"), reverse=True)
+    return sorted(folder.glob(f"checkpoint_{'[0-9]' * 5}.weights.h5"), reverse=True)
 
 
 def _resume(model, run):
@@ -545,6 +556,8 @@ def _score_and_keep(model, run, valid_batches, average_views):
     scores = evaluate(valid_batches.y_true, predictions["valid_probabilities"])
     with replaced_when_done(run.folder / "predictions.npz") as partial:
         np.savez_compressed(partial, **predictions)
+    if run.is_finished:  # only the views were missing
+        return
     save_architecture_and_weights(model, run.folder)
     facts = {
         "finished": f"{datetime.now():%Y-%m-%d %H:%M:%S}",

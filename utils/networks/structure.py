@@ -1,5 +1,6 @@
 """What a network and its training are made of, as lines that can be compared and read."""
 
+import dis
 import hashlib
 import inspect
 import re
@@ -25,7 +26,7 @@ def describe(model, class_weight=None, callbacks=()):
     dict
         network (a line for each layer, without names, which are counted in each process),
         precision, frozen_weights (their checksum), optimizer, loss, class_weight, callbacks,
-        steps_before (that `fit` has made already).
+        steps_before (that `fit` has made already). Where all weights decay, decays says so.
 
     Raises
     ------
@@ -36,6 +37,10 @@ def describe(model, class_weight=None, callbacks=()):
     optimizer = compiled["optimizer"]
     # Loss scaling is a part of the precision "mixed_float16".
     optimizer = optimizer["config"].get("inner_optimizer", optimizer)
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    # Keras does not store what was excluded.
+    spared = [x for x in model.trainable_variables if not inner._use_weight_decay(x)]
+    all_decay = inner.weight_decay and not spared
     frozen = [w for layer in model.layers if not layer.trainable for w in layer.get_weights()]
     return {
         "network": _lines(model),
@@ -46,6 +51,7 @@ def describe(model, class_weight=None, callbacks=()):
         "class_weight": class_weight and {str(k): float(v) for k, v in class_weight.items()},
         "callbacks": [f"{type(x).__name__}({_arguments(x)}){_own_code(x)}" for x in callbacks],
         "steps_before": int(model.optimizer.iterations.numpy()),
+        **({"decays": "all weights"} if all_decay else {}),
     }
 
 
@@ -72,18 +78,32 @@ def _own_code(callback):
     spec = getattr(sys.modules.get(kind.__module__), "__spec__", None)
     if (spec.name if spec else "").startswith(("keras.", "utils.", "commands.")):
         return ""
-    return "".join(f" {code}" for x in vars(kind).values() if (code := _function(x)))
+    numbers = {
+        key: x for key, x in vars(kind).items() if isinstance(x, PLAIN) and not key.startswith("__")
+    }
+    code = [code for x in vars(kind).values() if (code := _function(x))]
+    return "".join(f" {x}" for x in (*code, *([numbers] if numbers else [])))
 
 
-def _function(function):
-    """What tells a function of one's own from others: its name and a checksum of its code."""
+def _function(function, callers=()):
+    """What tells a function of one's own from others: its name and a checksum of its code.
+
+    The numbers that it takes from around it count, and functions beside it that it calls; lists
+    do not, as a callback may fill them.
+    """
     if not inspect.isfunction(function):
         return None
-    # Also the numbers that it takes from around it.
+    callers = (*callers, function)
     around = [x.cell_contents for x in function.__closure__ or ()]
-    around += [function.__globals__.get(name) for name in function.__code__.co_names]
-    values = [x for x in (*around, *(function.__defaults__ or ())) if isinstance(x, PLAIN)]
-    content = repr((_code(function.__code__), values))
+    around += [function.__globals__.get(name) for name in _globals(function.__code__)]
+    around += function.__defaults__ or ()
+    called = [
+        _function(x, callers)
+        for x in around
+        if inspect.isfunction(x) and x.__module__ == function.__module__ and x not in callers
+    ]
+    values = [x for x in around if isinstance(x, PLAIN)]
+    content = repr((_code(function.__code__), values, *called))
     return f"{function.__name__} {hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
@@ -97,8 +117,19 @@ def _own_loss(loss):
 
 def _code(code):
     """Of compiled code, all but where it stood."""
-    constants = [_code(x) if inspect.iscode(x) else x for x in code.co_consts]
+    constants = [
+        # A set has another order in each process.
+        _code(x) if inspect.iscode(x) else sorted(map(repr, x)) if type(x) is frozenset else x
+        for x in code.co_consts
+    ]
     return code.co_code, code.co_names, constants
+
+
+def _globals(code):
+    """Names that compiled code, and functions within it, take from around it, once each."""
+    names = [x.argval for x in dis.get_instructions(code) if x.opname == "LOAD_GLOBAL"]
+    inner = [name for x in code.co_consts if inspect.iscode(x) for name in _globals(x)]
+    return dict.fromkeys([*names, *inner])
 
 
 def _lines(model):

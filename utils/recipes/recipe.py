@@ -31,7 +31,7 @@ from utils.recipes.auxiliary import (
 )
 from utils.recipes.statistics import RenewStatistics
 from utils.recipes.teachers import ask_teachers, patient_teachers
-from utils.training import Run, train
+from utils.training import Run, check_name, train
 
 
 @dataclass(frozen=True)
@@ -252,6 +252,7 @@ def train_recipe(recipe, name, callbacks=()):
         See `utils.training.train`; also if a network that the recipe names is not there, or is
         one of other classes, or the recipe's labels are not known of its data.
     """
+    check_name(name)
     _check_labels(recipe)
     capabilities = compute_capabilities()
     policy = choose_policy(capabilities, _begun_in(recipe, name))
