@@ -1,4 +1,4 @@
-"""How fast the loop is on this machine, beside the report's loop and, where installed, `fer`.
+"""How fast the loop is on this machine, beside the report's loop.
 
 python -m commands.benchmark --help
 """
@@ -198,7 +198,8 @@ def time_engines(clips):
         detectors.remove("yunet")
     rows = {}
     names = DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL
-    for runtime, networks in (("litert", names), ("keras", map(load_network, names))):
+    with_keras = [load_network(name, with_age=True) for name in names]
+    for runtime, networks in (("litert", names), ("keras", with_keras)):
         classifier = FaceClassifier(*networks)
         for detector in detectors:
             for faces, clip in clips.items():

@@ -18,7 +18,7 @@ from utils.files import clear_leftovers
 from utils.realtime.detection import DETECTORS, open_detector
 from utils.realtime.display import can_open_window, show_in_window, wait_for_window
 from utils.realtime.faces import DEFAULT_EMOTION_MODEL, DEFAULT_GENDER_MODEL, FaceClassifier
-from utils.realtime.loop import STOPPED_BY_USER, run
+from utils.realtime.loop import INTERRUPTED, STOPPED_BY_USER, run
 from utils.realtime.sources import open_source
 
 
@@ -29,7 +29,7 @@ def main(arguments=None):
         # What a recording left that was killed: the next one has another name.
         clear_leftovers(config.REALTIME_DIR)
         summary = _label(options)
-        if not summary.frames and summary.stop_reason == "interrupted":
+        if not summary.frames and summary.stop_reason == INTERRUPTED:
             raise KeyboardInterrupt
     except (ValueError, OSError, ImportError, cv2.error) as error:
         for line in (error, *getattr(error, "__notes__", ())):
@@ -128,11 +128,6 @@ def _parse(arguments):
     parser.add_argument("--no-display", action="store_true", help="open no window")
     parser.add_argument("--max-frames", type=int, help="stop after so many frames")
     parser.add_argument("--mirror", action="store_true", help="swap left and right")
-    parser.add_argument(
-        "--skip-late",
-        action="store_true",
-        help="skip frames of a video that cannot be labelled at its own speed",
-    )
     return parser.parse_args(arguments)
 
 
@@ -192,9 +187,9 @@ def _label(options):
             faces_folder=options.save_faces,
             max_frames=options.max_frames,
             mirror=options.mirror,
-            skip_late=options.skip_late,
         )
-        if window and not source.live and summary.stop_reason != STOPPED_BY_USER:
+        ended_early = summary.stop_reason in (STOPPED_BY_USER, INTERRUPTED)
+        if window and summary.frames and not (source.live or ended_early):
             _say("the end: press any key in the window")
             with suppress(KeyboardInterrupt):
                 wait_for_window()

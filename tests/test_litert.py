@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -69,6 +70,15 @@ def test_the_loop_sees_what_training_sees(shipped):
         said = {"fer2013": face.emotion_probabilities, "utkface": face.gender_probabilities}
         assert tuple(said[dataset]) == contract.class_names
         np.testing.assert_allclose(list(said[dataset].values()), in_training, atol=ROUNDING)
+
+
+def test_two_threads_may_ask_one_network():
+    path, contract = find_network(DEFAULT_EMOTION_MODEL)
+    call = run_litert(path.with_suffix(".tflite"))
+    batch = noise(*contract.face_input.shape[:2], [1])[None].astype(np.float32)
+    with ThreadPoolExecutor(2) as threads:
+        answers = [*threads.map(call, [batch] * 200)]
+    assert all((answer == answers[0]).all() for answer in answers)
 
 
 def test_a_float_file_says_what_keras_says_for_any_number_of_faces(tmp_path):

@@ -139,6 +139,29 @@ def test_a_camera_that_nobody_sees_or_keeps_is_answered_with_what_to_do(
     assert not camera and not written(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("answer", "content", "waits"),
+    [(None, encode_image(noise()), 1), (False, encode_image(noise()), 0), (None, b"no picture", 0)],
+)
+def test_a_window_stays_after_the_end_of_what_was_shown(
+    camera, tmp_path, monkeypatch, answer, content, waits
+):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(content)
+    waited = []
+    monkeypatch.setattr(run_command, "wait_for_window", lambda: waited.append(1))
+    monkeypatch.setattr(run_command, "show_in_window", lambda _: answer)
+    command = ["--source", "pictures", "--detector", "haar"]
+    assert run_command.main(command) == (content == b"no picture") and len(waited) == waits
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_command, "show_in_window", interrupted)
+    run_command.main(command)
+    assert len(waited) == waits
+
+
 def test_what_a_killed_recording_left_is_cleared_by_any_run(camera, tmp_path, monkeypatch):
     cleared = []
     monkeypatch.setattr(run_command, "clear_leftovers", cleared.append)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from scenes import noise
 
+from utils import config
 from utils.files import encode_image
 from utils.realtime import sources
 from utils.realtime.sources import open_source
@@ -213,6 +214,13 @@ def test_what_cannot_be_a_source_is_answered_with_what_can(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ValueError, FileNotFoundError), match="expected the number of a camera"):
         open_source(source)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no such names")
+def test_a_film_may_have_a_colon_in_its_name(tmp_path, monkeypatch):
+    (tmp_path / "12:30.mp4").write_bytes(config.SAMPLE_CLIP.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert next(iter(open_source("12:30.mp4"))).shape[2] == 3
 
 
 def test_a_folder_may_be_named_as_a_number(tmp_path, monkeypatch):

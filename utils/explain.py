@@ -40,8 +40,7 @@ def grad_cam(model, image, class_index=None):
             f"the network ends in a {type(softmax).__name__}, expected a softmax as a layer by "
             'itself: Dense(num_classes), then Activation("softmax")'
         )
-    logits = softmax.input
-    both = keras.Model(model.input, [last, logits])
+    both = keras.Model(model.input, [last, softmax.input])
     with tf.GradientTape() as tape:
         features, scores = both(image[None].astype(np.float32), training=False)
         index = int(scores[0].numpy().argmax()) if class_index is None else class_index

@@ -3,6 +3,8 @@
 Source: ai.google.dev/edge/litert (post-training dynamic range quantization), keras.Model.export.
 """
 
+import threading
+
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
@@ -27,11 +29,13 @@ def run_litert(path):
     interpreter.allocate_tensors()
     input_index = interpreter.get_input_details()[0]["index"]
     output_index = interpreter.get_output_details()[0]["index"]
+    lock = threading.Lock()  # the widget of a notebook labels in a thread of its own
 
     def call(image):
-        interpreter.set_tensor(input_index, image[None])
-        interpreter.invoke()
-        return interpreter.get_tensor(output_index)[0]
+        with lock:
+            interpreter.set_tensor(input_index, image[None])
+            interpreter.invoke()
+            return interpreter.get_tensor(output_index)[0]
 
     return lambda batch: np.array([call(image) for image in batch])
 

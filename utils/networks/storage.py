@@ -171,9 +171,11 @@ def load_network(name, with_age=False):
     model : keras.Model
         float32
     contract : utils.networks.contract.ModelContract
+        Without age, no face is a child to it.
     """
     path, contract = find_network(name)
-    return build_with_weights(path, contract, with_age), contract
+    model = build_with_weights(path, contract, with_age)
+    return model, contract if with_age else replace(contract, child_below=0.0)
 
 
 def build_with_weights(path, contract, with_age=False):

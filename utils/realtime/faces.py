@@ -172,8 +172,10 @@ class _Network:
 def _open(model):
     """The contract of a network, and a function from a batch to its probabilities."""
     if not isinstance(model, str):
+        from utils.networks.storage import only_class  # who has a model has TensorFlow
+
         network, contract = model
-        return contract, _compile_keras(network)
+        return contract, _compile_keras(only_class(network))
     if model.endswith((".json", ".h5", ".hdf5", ".keras")):
         raise ValueError(
             f"{model} is a file of Keras, and networks are known by name here "

@@ -14,8 +14,7 @@ from utils.realtime.engine import BUDGET, Engine
 from utils.realtime.recording import recorder
 from utils.realtime.sources import FrameSource, open_source
 
-STOPPED_BY_USER = "ended by the user"
-MAX_SKIPPED_IN_A_ROW = 10  # a window that never changes looks broken
+STOPPED_BY_USER, INTERRUPTED = "ended by the user", "interrupted"
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,9 @@ class Summary:
     ----------
     frames, frames_with_face : int
     skipped : int
-        Frames that came too fast: of a camera, or of a video that was asked not to lag.
+        Frames of a camera that came too fast.
     stage_seconds : dict of str to float
-        Time in each of `utils.realtime.engine.STAGES`, without waiting for the next frame.
+        Time in each of `utils.realtime.engine.STAGES`: neither reading the source nor showing.
     stop_reason : str
     left_out : int
         Pictures of a live source that are not in the video: writing was too slow.
@@ -46,7 +45,7 @@ class Summary:
 
     @property
     def frames_per_second(self):
-        """Frames that could be handled in a second, if none had to be waited for."""
+        """Frames that could be handled in a second, if reading and showing them took no time."""
         seconds = sum(self.stage_seconds.values())
         return self.frames / seconds if seconds else 0.0
 
@@ -70,7 +69,6 @@ def run(
     max_frames=None,
     mirror=False,
     smoothing=0.8,
-    skip_late=False,
 ):
     """Label the faces of a source until it ends, `show` says stop, or Ctrl-C is pressed.
 
@@ -94,8 +92,6 @@ def run(
         At least 1.
     mirror : bool
         Swap left and right, as people expect of a camera that looks at them.
-    skip_late : bool
-        Skip frames of a video that is shown and falls behind its own speed.
 
     Returns
     -------
@@ -126,7 +122,7 @@ def run(
         stack.enter_context(bar)
         stack.callback(without_ctrl_c)  # an impatient second one would cost the recording
         try:
-            for frame in _in_time(bar, source, show is not None, skip_late):
+            for frame in _in_time(bar, source, show is not None):
                 if mirror:
                     frame = cv2.flip(frame, 1)
                 faces = engine.label(frame)
@@ -144,7 +140,7 @@ def run(
                     stop_reason = f"{max_frames} frames were asked for"
                     break
         except KeyboardInterrupt:
-            stop_reason = "interrupted"
+            stop_reason = INTERRUPTED
     stop_reason = stop_reason or source.stop_reason
     counts = frames, frames_with_face, source.skipped
     kept = recording.left_out, recording.faces
@@ -163,18 +159,11 @@ def _ctrl_c_ignored():
             signal.signal(signal.SIGINT, before)
 
 
-def _in_time(frames, source, shown, skip_late):
+def _in_time(frames, source, shown):
     """Yield each frame; if shown, those of a film at its own speed."""
-    start, in_a_row = time.perf_counter(), 0
+    start = time.perf_counter()
     for frame in frames:
-        ahead = source.seconds - (time.perf_counter() - start)
-        late = ahead < -1 / source.frames_per_second
-        if shown and skip_late and not source.live and late and in_a_row < MAX_SKIPPED_IN_A_ROW:
-            source.skipped += 1
-            in_a_row += 1
-            continue
-        in_a_row = 0
         if shown and not source.live:
             # Nobody can look at a film at the speed of the processor.
-            time.sleep(max(0, ahead))
+            time.sleep(max(0, source.seconds - (time.perf_counter() - start)))
         yield frame

@@ -303,7 +303,8 @@ def _newest_frames(source):
 
 
 def _open_video(path):
-    source = _film(path.stem, cv2.VideoCapture(str(path)), str(path), path)
+    address = str(path.absolute())  # FFmpeg takes "12:30.mp4" for a protocol
+    source = _film(path.stem, cv2.VideoCapture(address), address, path)
     source.path, source.file = path, path.name
     return source
 

@@ -77,7 +77,7 @@ class FaceTracker:
         search : bool
             Ask the detector, and follow what it misses; else follow all. A face that cannot be
             followed stays where it was until the next search. After a cut in a film the detector
-            is asked at once, and nothing that it misses is followed.
+            is asked at once, and all faces are new.
 
         Returns
         -------
@@ -89,9 +89,7 @@ class FaceTracker:
         if self._size != frame.shape[:2]:
             self.tracks = []  # another camera, or a window that was resized
         elif before is not None and cv2.absdiff(before, self._grey).mean() > CUT:
-            search = True
-            for track in self.tracks:
-                track.sightings = 0
+            search, self.tracks = True, []
         self._size = frame.shape[:2]
         for track in self.tracks:
             track.unseen += 1
