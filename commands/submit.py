@@ -2,7 +2,7 @@
 
     python tasks.py submit --name "Anna Maier"
 
-It has no absolute path, no name of a user or machine, and no picture of a face.
+What cells put out has no absolute path, no name of a user or machine, no picture of a face.
 """
 
 import argparse
