@@ -85,6 +85,7 @@ def build_page():
         study=markdown(best_trials(trials), STUDY_COLUMNS),
         states=trials["state"].value_counts(),
         hours=trials.query("state != 'FAIL'")["duration"].sum().total_seconds() / 3600,
+        tuned={x: _tuned(x) for x in ("valid", "test")},
         after_ten_epochs=f"{_percent(after_ten_epochs['accuracy'])} ({_ends(after_ten_epochs)})",
         trials={
             dataset: markdown(compare_with_report(trials, {}).reset_index(), TRIAL_COLUMNS)
@@ -115,6 +116,13 @@ def best_trials(trials):
     n = int((~tables.recorded("fer2013_copies")["valid"]).sum())
     ends = [wilson_interval(round(value * n), n) for value in best["value"]]
     return best.assign(**pd.DataFrame(ends, columns=["low", "high"], index=best.index))
+
+
+def _tuned(split):
+    """Clean accuracy of the best trial, trained in full, and of the report's values."""
+    runs = ("emotion_final_tuned", tables.STUDIED)
+    found = (evaluate(*tables.answers(x, split, clean=True)) for x in runs)
+    return [_percent(x["accuracy"]) for x in found]
 
 
 def _same_protocols():

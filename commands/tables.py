@@ -78,6 +78,7 @@ FAMILIES = {
         "emotion_final_without_dropout": "10 epochs",
         "emotion_final_without_batch_norm": "10 epochs",
         "emotion_final_without_l2": "10 epochs",
+        "emotion_final_tuned": "the best trial of the study, 40 epochs",
         "emotion_mobilenet_96": "96 pixels",
         "emotion_mobilenet_96_scaled_to_1": "96 pixels, scaled to 0..1",
         "emotion_step_0_plain": "half width and depth, plain",
@@ -159,6 +160,10 @@ ENSEMBLES = {
 }
 # Idea, with it, without it, seeds whose spread is the nearest to theirs, what else to know.
 CHANGES = (
+    (
+        *("learning rate and dropout from a study", "emotion_final_tuned"),
+        *("emotion_final", None, "rate along a cosine, fewer epochs"),
+    ),
     ("squeeze-and-excitation", "emotion_step_2_squeeze", "emotion_step_1_residual", STEP, "kept"),
     ("normalised images", "emotion_step_3_normalized", "emotion_step_2_squeeze", STEP, "kept"),
     ("label smoothing", "emotion_step_5_smoothing", "emotion_step_4_sgd", STEP, "a teacher now"),
@@ -256,6 +261,7 @@ CHANGES = (
 )
 PAIRS = (
     *(("emotion_fer_distilled", x, "all") for x in ("emotion_final", "emotion_fer", "fer")),
+    ("emotion_final_tuned", "emotion_final", "all"),
     ("emotion_fer_distilled_anti_aliased", "emotion_fer_distilled", "all"),
     ("ensemble: two seeds and _mean", "ensemble: three seeds", "all"),
     ("ensemble: with blur", "ensemble: two seeds and _mean", "all"),
