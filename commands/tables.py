@@ -194,7 +194,8 @@ CHANGES = (
     ("FER+ votes from that network", "emotion_ferplus_camera", "emotion_ferplus", TAUGHT, ""),
     (
         *("two outputs, camera changes; 40 epochs", "emotion_two_labels"),
-        *("emotion_fer_distilled", TAUGHT, "the mean of both: rare emotions are found, jitter falls"),
+        *("emotion_fer_distilled", TAUGHT),
+        "the mean of both: rare emotions are found, jitter falls",
     ),
     (
         *("12 more epochs, with that blur", "emotion_two_labels_anti_aliased"),

@@ -505,26 +505,6 @@ def test_files_that_are_no_files_are_not_waited_for(small_run):
     read_run(small_run.folder)
 
 
-def test_random_damage_is_a_record_or_a_sentence(small_run, references):
-    random = np.random.default_rng(0)
-    for name in FILES:
-        path = small_run.folder / name
-        content = path.read_bytes()
-        for _ in range(150):
-            damaged = bytearray(content)
-            if random.random() < 0.3:
-                del damaged[random.integers(len(damaged)) :]
-            for _ in range(random.integers(1, 6) if damaged else 0):
-                damaged[random.integers(len(damaged))] = random.integers(256)
-            path.write_bytes(damaged)
-            try:
-                record = read_run(small_run.folder)
-                check(record, references), questions(record)
-            except DamagedRun as error:
-                assert "small/" in str(error) or "unfinished" in str(error)
-        path.write_bytes(content)
-
-
 def test_text_of_a_run_can_be_written_to_any_file(small_run):
     text = (small_run.folder / "run.json").read_text()
     finished = read_json(small_run.folder / "run.json")["finished"]

@@ -392,15 +392,6 @@ def test_a_folder_is_accounted_for_whatever_lies_in_it(workspace):
     assert "train/sad/2.webp" in prepared.labels["item"].tolist()
 
 
-def test_second_run_reads_nothing_again(workspace, sample_text, monkeypatch):
-    (workspace / "data" / "raw" / "fer2013.csv").write_bytes(sample_text)
-    first = prepare_fer()
-    monkeypatch.setattr(fer, "_read_csv", None)
-    second = prepare_fer()
-    assert second.counts.equals(first.counts)
-    assert second.left_out["reason"].tolist() == first.left_out["reason"].tolist()
-
-
 def test_killed_run_can_be_run_again(workspace, sample_text, monkeypatch):
     (workspace / "data" / "raw" / "fer2013.csv").write_bytes(sample_text)
     read_csv = fer._read_csv

@@ -66,16 +66,6 @@ def test_every_builder_gives_probabilities_and_is_uncompiled(name):
     assert probabilities.shape == (3, 4) and not model.compiled
 
 
-def test_mobilenet_is_frozen_up_to_its_ninth_block():
-    model = BUILDERS["mobilenet"](LARGE, 7, weights=None)
-    weighted = [layer for layer in model.layers if layer.weights]
-    first_trained = next(layer for layer in weighted if layer.trainable)
-    assert first_trained.name == "conv_pw_9"
-    assert weighted[weighted.index(first_trained) - 1].name == "conv_dw_9_bn"
-    frozen_before = [layer.trainable for layer in weighted[: weighted.index(first_trained)]]
-    assert not any(frozen_before)
-
-
 @pytest.fixture
 def source_of_weights():
     keras.utils.set_random_seed(7)

@@ -86,20 +86,6 @@ def test_missing_and_unreadable_files(tmp_path):
         open_source(broken)
 
 
-def test_video_that_breaks_off_says_so(monkeypatch):
-    for given, reason in (
-        (3, "the video broke off after 0.1 of 0.4 seconds"),
-        (9, "end of the frames"),
-    ):
-        capture = FakeCamera([noise()] * given)
-        claims = {cv2.CAP_PROP_FRAME_COUNT: 10, cv2.CAP_PROP_FPS: 25}
-        capture.get = lambda what, claims=claims: claims.get(what, 0)
-        monkeypatch.setattr(cv2, "VideoCapture", lambda path, capture=capture: capture)
-        source = open_source(config.SAMPLE_CLIP)
-        assert len(list(source)) == given
-        assert source.stop_reason == reason
-
-
 def test_no_camera(monkeypatch):
     camera = FakeCamera([], opens=False)
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: camera)

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -107,18 +106,6 @@ def test_a_bad_frame_leaves_whole_files_too(tmp_path, classifier, clip_frames):
         run([*clip_frames[:2], "no frame"], classifier, video_path=video, csv_path=table)
     assert len(list(open_source(video))) == 2
     assert len(table.read_text().splitlines()) == 3
-
-
-def test_a_network_that_fails_leaves_whole_files_too(tmp_path, clip_frames):
-    def classify(frame, boxes):
-        raise RuntimeError("no memory")
-
-    found = iter([[], [(9, 9, 60, 60)]])
-    classifier = SimpleNamespace(classify=classify, show_age=False)
-    detector = SimpleNamespace(detect=lambda frame, known: next(found))
-    with pytest.raises(RuntimeError, match="no memory"):
-        run(clip_frames, classifier, detector, video_path=tmp_path / "v.mp4")
-    assert len(list(open_source(tmp_path / "v.mp4"))) == 1
 
 
 def test_without_a_frame_there_is_nothing_new_but_a_reason(tmp_path, monkeypatch, classifier):

@@ -232,14 +232,3 @@ def test_differences_of_data_are_one_and_some_do_not_count():
     assert differences(one, other, besides=("data",)) == ["epochs 15, now 1"]
     assert differences(one, other, besides=("sha256", "epochs", "images")) == []
     assert differences({"a": 1}, {"a": 1, "seed": 2}) == ["seed None, now 2"]
-
-
-def test_a_model_of_a_class_of_its_own_is_refused():
-    class Own(keras.Model):
-        def call(self, images):
-            return images
-
-    model = Own()
-    model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="Own is a class of its own, .* keras.Model"):
-        describe(model)

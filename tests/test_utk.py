@@ -213,16 +213,6 @@ def test_a_picture_of_another_size_is_said(workspace):
     assert note.startswith("1 of 58 pictures are not 200 x 200") and "in the wild" in note
 
 
-def test_a_name_that_changed_is_another_copy(workspace, capsys):
-    folder = workspace / "data" / "raw" / "UTKFace"
-    shutil.copytree(config.SAMPLE_DIR / "raw" / "UTKFace", folder)
-    before = prepare_utk()
-    path = next(path for path in sorted(folder.iterdir()) if "_0_2_" in path.name)
-    path.rename(path.with_name(path.name.replace("_0_2_", "_1_2_")))
-    assert prepare_utk().counts.loc["all", "female"] == before.counts.loc["all", "female"] + 1
-    assert "made anew" in capsys.readouterr().out
-
-
 def test_a_name_twice_in_a_tar_is_used_once(workspace):
     first, second, *others = sorted((config.SAMPLE_DIR / "raw" / "UTKFace").iterdir())
     with tarfile.open(workspace / "data" / "raw" / "UTKFace.tar.gz", "w:gz") as archive:
@@ -235,17 +225,6 @@ def test_a_name_twice_in_a_tar_is_used_once(workspace):
     assert all((prepared.folder / file).is_file() for file in prepared.labels["file"])
     reasons = prepared.left_out.set_index("item")["reason"]
     assert reasons[f"UTKFace/{first.name}"] == CAME_BEFORE
-
-
-def test_every_image_twice_in_one_archive_is_used_once(workspace):
-    source = config.SAMPLE_DIR / "raw" / "UTKFace"
-    for copy in ("UTKFace", "crop"):
-        shutil.copytree(source, workspace / "data" / "raw" / "UTKFace" / copy)
-    prepared = prepare_utk()
-    again = prepared.left_out["reason"] == CAME_BEFORE
-    assert len(prepared.labels) == 57
-    assert again.sum() == 57
-    assert prepared.found == 2 * len(list(source.iterdir()))
 
 
 def test_a_face_in_two_forms_is_used_once(workspace):

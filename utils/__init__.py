@@ -26,29 +26,17 @@ if isinstance(sys.stdout, io.TextIOWrapper):
 # In a file a progress bar is a line each time; in a terminal or a notebook it stays one.
 if not (sys.stderr and sys.stderr.isatty()) and "ipykernel" not in sys.modules:
     os.environ.setdefault("TQDM_MININTERVAL", "10")
-
-
-def _settle_keras():
-    """Have Keras use TensorFlow and its usual settings, whatever this machine has for others.
-
-    Raises
-    ------
-    ImportError
-        If Keras is there already, with something else than TensorFlow.
-    """
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    # A keras.json of years ago has the channels first; this is where models of others are anyway.
-    os.environ["KERAS_HOME"] = str(Path(__file__).parents[1] / "data" / "models")
-    keras = sys.modules.get("keras")
-    if keras is None:
-        return
-    if keras.config.backend() != "tensorflow":
+os.environ["KERAS_BACKEND"] = "tensorflow"
+# A keras.json of years ago has the channels first; this is where models of others are anyway.
+os.environ["KERAS_HOME"] = str(Path(__file__).parents[1] / "data" / "models")
+if _keras := sys.modules.get("keras"):  # imported before, with whatever this machine has set
+    if _keras.config.backend() != "tensorflow":
         raise ImportError(
-            f"Keras runs on {keras.config.backend()}, and this project needs TensorFlow: remove "
+            f"Keras runs on {_keras.config.backend()}, and this project needs TensorFlow: remove "
             "KERAS_BACKEND from the environment, or set it to tensorflow, and start Python again"
         )
-    keras.config.set_image_data_format("channels_last")
-    keras.config.set_floatx("float32")
+    _keras.config.set_image_data_format("channels_last")
+    _keras.config.set_floatx("float32")
 
 
 def _say_interrupted(kind, error, trace):
@@ -59,5 +47,4 @@ def _say_interrupted(kind, error, trace):
     sys.exit(130)
 
 
-_settle_keras()
 sys.excepthook = _say_interrupted

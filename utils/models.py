@@ -29,15 +29,8 @@ def build_six_conv_cnn(input_shape, num_classes):
     keras.Model
         Input 0..255, output probabilities (n, num_classes), float32.
     """
-    inputs = keras.Input(input_shape)
-    x = layers.Rescaling(1 / 255)(inputs)
-    for filters, kernel_size in ((64, 5), (128, 5), (256, 3)):
-        x = layers.Conv2D(filters, kernel_size, padding="same", activation="relu")(x)
-        x = layers.Conv2D(filters, kernel_size, padding="same", activation="relu")(x)
-        x = layers.BatchNormalization()(x)
-        x = layers.MaxPooling2D()(x)
-    outputs = _softmax(_hidden_layer(x), num_classes)
-    return keras.Model(inputs, outputs, name="six_conv_cnn")
+    stages = (64, 5, 2), (128, 5, 2), (256, 3, 2)
+    return _plain_cnn(input_shape, num_classes, stages, "six_conv_cnn")
 
 
 def build_five_conv_cnn(input_shape, num_classes):
@@ -48,15 +41,8 @@ def build_five_conv_cnn(input_shape, num_classes):
 
     Parameters and return value: see `build_six_conv_cnn`.
     """
-    inputs = keras.Input(input_shape)
-    x = layers.Rescaling(1 / 255)(inputs)
-    for filters, kernel_size, repeats in ((64, 5, 2), (128, 3, 2), (256, 3, 1)):
-        for _ in range(repeats):
-            x = layers.Conv2D(filters, kernel_size, padding="same", activation="relu")(x)
-        x = layers.BatchNormalization()(x)
-        x = layers.MaxPooling2D()(x)
-    outputs = _softmax(_hidden_layer(x), num_classes)
-    return keras.Model(inputs, outputs, name="five_conv_cnn")
+    stages = (64, 5, 2), (128, 3, 2), (256, 3, 1)
+    return _plain_cnn(input_shape, num_classes, stages, "five_conv_cnn")
 
 
 def build_final_cnn(
@@ -296,12 +282,18 @@ def _check_lengths(**settings):
         )
 
 
-def _hidden_layer(x):
-    x = layers.Flatten()(x)
-    x = layers.Dense(128)(x)
-    x = layers.BatchNormalization()(x)
-    x = layers.Activation("relu")(x)
-    return layers.Dropout(0.2)(x)
+def _plain_cnn(input_shape, num_classes, stages, name):
+    """For each stage so many filters of a size, so often, and a pooling; then a dense layer."""
+    inputs = keras.Input(input_shape)
+    x = layers.Rescaling(1 / 255)(inputs)
+    for filters, kernel_size, repeats in stages:
+        for _ in range(repeats):
+            x = layers.Conv2D(filters, kernel_size, padding="same", activation="relu")(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.MaxPooling2D()(x)
+    x = layers.Dense(128)(layers.Flatten()(x))
+    x = layers.Activation("relu")(layers.BatchNormalization()(x))
+    return keras.Model(inputs, _softmax(layers.Dropout(0.2)(x), num_classes), name=name)
 
 
 def _conv_norm(x, filters, kernel_size, strides=1):

@@ -191,7 +191,11 @@ def prepare_once(
             (partial / split / name).mkdir(parents=True)
         for written, file in zip(labels["written"], labels["file"]):
             rename(partial / written, partial / file)
-        _save_tables(prepared, partial)
+        prepared.labels.to_csv(partial / "labels.csv", index=False)
+        prepared.left_out.to_csv(partial / "left_out.csv", index=False)
+        facts = {name: getattr(prepared, name) for name in (*FACTS, "raw")}
+        write_json(partial / MARKER, facts)
+        read_prepared(partial)  # which counts again
     return prepared
 
 
@@ -203,14 +207,6 @@ def _empty_classes(prepared):
                 f"No images of {', '.join(counts.index[counts == 0])} in the {split} split: a "
                 "network cannot learn or be measured on them."
             )
-
-
-def _save_tables(prepared, folder):
-    prepared.labels.to_csv(folder / "labels.csv", index=False)
-    prepared.left_out.to_csv(folder / "left_out.csv", index=False)
-    facts = {name: getattr(prepared, name) for name in FACTS}
-    write_json(folder / MARKER, facts | {"raw": prepared.raw})
-    read_prepared(folder)  # which counts again
 
 
 def load_prepared(dataset, split_name="default"):

@@ -6,7 +6,6 @@ from utils import config
 from utils.files import read_json, sha256_of, write_json
 from utils.preprocessing import FaceInput
 
-PIXEL_RANGE = (0, 255)
 SHIPPED_NAME = "network.npz"  # in the folder of a run
 OWN_ARCHITECTURE = "architecture.json"  # of a run, whose network may be from a notebook's cell
 WEIGHTS_NAME = "model.weights.h5"  # beside it
@@ -28,8 +27,6 @@ class ModelContract:
         Size, colour and crop of the input.
     trained_on : str
         Data set and run.
-    pixel_range : tuple of int
-        Range of the input; scaling is the model's first layer.
     weights_sha256 : str
         Of the weights file.
     litert_sha256 : str
@@ -56,7 +53,6 @@ class ModelContract:
     class_names: tuple
     face_input: FaceInput
     trained_on: str
-    pixel_range: tuple = PIXEL_RANGE
     weights_sha256: str = ""
     litert_sha256: str = ""
     votes_weight: float = 0.0
@@ -72,8 +68,8 @@ class ModelContract:
         content = read_json(path)
         content["face_input"] = FaceInput(**content["face_input"])
         content["class_names"] = tuple(content["class_names"])
-        for name in ("pixel_range", "prior"):
-            content[name] = tuple(content.get(name, ()))
+        content["prior"] = tuple(content.get("prior", ()))
+        content.pop("pixel_range", None)  # of earlier contracts: 0..255, as all networks here
         return cls(**content)
 
     def write(self, path):
@@ -112,11 +108,6 @@ def find_network(name):
     path = paths[name]
     contract = ModelContract.read(path.with_suffix(".json"))
     check_file(path, contract.weights_sha256)
-    if contract.pixel_range != PIXEL_RANGE:
-        raise ValueError(
-            f"{name} wants pixels in {contract.pixel_range}, expected {PIXEL_RANGE}: every "
-            "network of this project scales them in its first layer"
-        )
     return path, contract
 
 

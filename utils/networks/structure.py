@@ -7,8 +7,6 @@ import re
 import sys
 
 PLAIN = (bool, int, float, str)
-# A class of utils.networks.precision, which needs TensorFlow, and what it computes.
-FUSED = {"FusedBatchNormalization": "BatchNormalization"}
 
 
 def describe(model, class_weight=None, callbacks=()):
@@ -152,8 +150,9 @@ def _lines(model):
             for key, value in _plain(layer["config"]).items()
             if value != defaults.get(key)
         )
-        kind = layer["class_name"]
-        lines.append(f"{FUSED.get(kind, kind)}({settings}) of {inputs}")
+        # Of utils.networks.precision, which needs TensorFlow: it computes the same.
+        kind = layer["class_name"].removeprefix("Fused")
+        lines.append(f"{kind}({settings}) of {inputs}")
     return lines
 
 

@@ -121,8 +121,12 @@ def run(
         bar = tqdm(source, desc=source.name, total=total, unit="frame", leave=False, disable=None)
         stack.enter_context(bar)
         stack.callback(without_ctrl_c)  # an impatient second one would cost the recording
+        start = time.perf_counter()
         try:
-            for frame in _in_time(bar, source, show is not None):
+            for frame in bar:
+                # Nobody can look at a film at the speed of the processor.
+                if show is not None and not source.live:
+                    time.sleep(max(0, source.seconds - (time.perf_counter() - start)))
                 if mirror:
                     frame = cv2.flip(frame, 1)
                 faces = engine.label(frame)
@@ -157,13 +161,3 @@ def _ctrl_c_ignored():
     finally:
         if can_change:
             signal.signal(signal.SIGINT, before)
-
-
-def _in_time(frames, source, shown):
-    """Yield each frame; if shown, those of a film at its own speed."""
-    start = time.perf_counter()
-    for frame in frames:
-        if shown and not source.live:
-            # Nobody can look at a film at the speed of the processor.
-            time.sleep(max(0, source.seconds - (time.perf_counter() - start)))
-        yield frame

@@ -145,7 +145,8 @@ def recorder(source, video_path=None, csv_path=None, faces_folder=None, classifi
         if faces_folder:
             stack.enter_context(_kept(failures))
             face_input = classifier.emotion.contract.face_input
-            save = stack.enter_context(face_writer(table_of_faces, face_input))
+            write_kept = stack.enter_context(csv_writer(table_of_faces, FACE_COLUMNS))
+            save = partial(_save_face, write_kept, faces_folder, face_input)
             stack.enter_context(_kept(failures))  # the table of those that could be kept
             submit_face = stack.enter_context(background())
             recording._writers.append(keep_faces)
@@ -223,35 +224,18 @@ def csv_writer(path, columns):
         yield write
 
 
-@contextmanager
-def face_writer(table, face_input):
-    """Yield a function that keeps a face: as it is in the frame, and as a network sees it.
-
-    A row of the table has the name of the first; pictures that are there already stay.
-
-    Parameters
-    ----------
-    table : pathlib.Path
-        ``.csv``; the pictures lie beside it.
-    face_input : utils.preprocessing.FaceInput
-    """
-
-    def save(frame, face, row):
-        row = dict(zip(FACE_COLUMNS, row))
-        gender = face.gender[0].upper() if face.gender in GENDERS else face.gender
-        label = f"{face.emotion}_{gender}"
-        name = f"{float(row['seconds']):08.3f}s_track{face.track}_{label}"
-        crop = crop_face(frame, face.box, face_input)
-        seen = prepare_face(crop, face_input)
-        if face_input.colour == "rgb":
-            seen = cv2.cvtColor(seen, cv2.COLOR_RGB2BGR)
-        row["file"] = _write_anew(table.with_name(f"{name}.png"), encode_image(crop)).name
-        seen_name = f"{name}_{face_input.width}x{face_input.height}.png"
-        _write_anew(table.with_name(seen_name), encode_image(seen))
-        write_rows([row.values()])
-
-    with csv_writer(table, FACE_COLUMNS) as write_rows:
-        yield save
+def _save_face(write_rows, folder, face_input, frame, face, row):
+    """Keep a face as it is in the frame, whose name the row gets, and as a network sees it."""
+    row = dict(zip(FACE_COLUMNS, row))
+    gender = face.gender[0].upper() if face.gender in GENDERS else face.gender
+    name = f"{float(row['seconds']):08.3f}s_track{face.track}_{face.emotion}_{gender}"
+    crop = crop_face(frame, face.box, face_input)
+    seen = prepare_face(crop, face_input)
+    if face_input.colour == "rgb":
+        seen = cv2.cvtColor(seen, cv2.COLOR_RGB2BGR)
+    row["file"] = _write_anew(folder / f"{name}.png", encode_image(crop)).name
+    _write_anew(folder / f"{name}_{face_input.width}x{face_input.height}.png", encode_image(seen))
+    write_rows([row.values()])
 
 
 def _write_anew(path, content):

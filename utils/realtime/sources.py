@@ -150,7 +150,10 @@ def open_source(source):
     if is_picture(path):
         frames, facts = iter([read_image(path)]), {"path": path, "file": path.name, "film": False}
         return FrameSource(path.stem, frames, frames_per_second=1.0, num_frames=1, **facts)
-    return _open_video(path)
+    address = str(path.absolute())  # FFmpeg takes "12:30.mp4" for a protocol
+    film = _film(path.stem, cv2.VideoCapture(address), address, path)
+    film.path, film.file = path, path.name
+    return film
 
 
 def to_bgr(frame):
@@ -300,13 +303,6 @@ def _newest_frames(source):
     finally:  # a camera must not be released while it is read
         stopping.set()
         reader.join()
-
-
-def _open_video(path):
-    address = str(path.absolute())  # FFmpeg takes "12:30.mp4" for a protocol
-    source = _film(path.stem, cv2.VideoCapture(address), address, path)
-    source.path, source.file = path, path.name
-    return source
 
 
 def _film(name, capture, address, shown):
