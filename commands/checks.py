@@ -10,6 +10,7 @@ Without TensorFlow, as `commands.records`.
 import hashlib
 import math
 import re
+import sys
 from collections import Counter
 from datetime import datetime, timedelta
 from functools import cache
@@ -21,6 +22,7 @@ from commands.layers import count_parameters
 from commands.records import read_runs
 from utils import config
 from utils.data.prepared import fingerprint, load_prepared
+from utils.files import GET_AGAIN, refuse_damaged
 from utils.networks.contract import WEIGHTS_NAME
 from utils.preprocessing import CLASSES
 
@@ -42,7 +44,10 @@ SAME_SUM = 0.002  # float16 has it from 1 by 0.0004
 
 @cache
 def _references(folder):
-    return read_runs(folder)[0]
+    records, failures = read_runs(folder)
+    for error in failures.values():
+        raise ValueError(f"of our runs, {error}; {GET_AGAIN}") from error
+    return records
 
 
 def read_references():
@@ -105,6 +110,9 @@ def _check_classes(record):
 def _check_labels(record, references):
     """Labels stand class by class, so a split's are known from how many images a class has."""
     unknown = []
+    if record.made_of.get("data") is None:
+        yield f"labels{NOT_CHECKED}no checksum of the data was kept"
+        return
     for split in ("valid", "test"):
         counts = _class_counts(record, split, references)
         if counts is None:
@@ -157,7 +165,7 @@ def prepared_here(dataset, split_name):
     -------
     tuple or None
         The fingerprint and, for each (split, class), how many images there are; None if these
-        data are not prepared here.
+        data are not prepared here, or cannot be read, which is said.
     """
     # The name comes from somebody's file, and becomes that of a folder.
     if split_name not in ("default", "report"):
@@ -171,7 +179,11 @@ def prepared_here(dataset, split_name):
 
 @cache
 def _prepared(dataset, split_name, folder, changed):
-    prepared = load_prepared(dataset, split_name)
+    try:
+        prepared = load_prepared(dataset, split_name)
+    except (ValueError, OSError) as error:
+        print(f"not compared with the data here: {error}", file=sys.stderr)
+        return None
     counts = prepared.labels.groupby(["split", "label"]).size().to_dict()
     return fingerprint(prepared), counts
 
@@ -325,7 +337,7 @@ def _ask_copies(record):
     ours = read_references().get("emotion_final")
     if not path.is_file() or not ours or record.made_of.get("data") != ours.made_of["data"]:
         return
-    with np.load(path) as stored:
+    with refuse_damaged(path, GET_AGAIN), np.load(path) as stored:
         copies = stored["test"]
     y_true, probabilities = record.predictions("test")
     if len(copies) != len(y_true) or record.class_names != ours.class_names:

@@ -47,9 +47,9 @@ def score_shipped(dataset, prepared, votes_path=None, ten_views=False):
     Returns
     -------
     pandas.DataFrame
-        Indexed by model and by what was scored; columns as `evaluate` gives them, but for images
-        of one class no macro_f1. Where a network has an output for age, age_error, in one view: the
-        mean absolute error in years.
+        Indexed by model and by what was scored; columns as `evaluate` gives them, but no macro_f1
+        where images of a class are missing. Where a network has an output for age, age_error, in
+        one view: the mean absolute error in years.
     """
     votes = load_votes("test", prepared, votes_path, all_answers=True) if votes_path else None
     prefix = {"fer2013": "emotion", "utkface": "gender"}[dataset]
@@ -88,7 +88,7 @@ def score_shipped(dataset, prepared, votes_path=None, ten_views=False):
                 continue
             for title, each in answers.items():
                 scores = rows[name, f"{group}{title}"] = evaluate(y_true[chosen], each[chosen])
-                if len(np.unique(y_true[chosen])) == 1:  # a mean over classes means nothing then
+                if len(np.unique(y_true[chosen])) < len(names):  # none is known of the others
                     scores["macro_f1"] = np.nan
             if off is not None:
                 rows[name, group]["age_error"] = off[chosen].mean()
@@ -162,8 +162,20 @@ def main(arguments=None):
     try:
         if options.run:
             print(*score_run(find_folder(options.run)), sep="\n")
-        else:
-            _print(_score_copies(given, options.votes, options.ten_views), options.json)
+            return 0
+        for path in filter(None, (*given.values(), options.votes)):
+            if not path.exists():
+                raise FileNotFoundError(f"{path} does not exist")
+        records = {}
+        for dataset, table in _score_copies(given, options.votes, options.ten_views):
+            if options.json:
+                text = table.reset_index().to_json(orient="records", double_precision=15)
+                records[dataset] = json.loads(text)
+            else:
+                table = table.drop(columns="correct").round(3)
+                print(table.to_string(na_rep="-"), end="\n\n", flush=True)
+        if options.json:
+            print(json.dumps(records, indent=1))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -171,36 +183,23 @@ def main(arguments=None):
 
 
 def _score_copies(given, votes_path, ten_views):
-    """A table for each copy of the data that was given, from its file or folder."""
-    tables = {}
+    """Yield a data set and its table for each copy of the data that was given."""
     for dataset, path in given.items():
         if path is None:
             continue
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist")
         prepare = {"fer2013": prepare_fer, "utkface": prepare_utk}[dataset]
         with tempfile.TemporaryDirectory() as folder:
             prepared = prepare(source=path, destination=Path(folder) / dataset)
+            used, left_out = len(prepared.labels), len(prepared.left_out)
+            counted = f"{path}: {prepared.found:,} found, {used:,} used, {left_out:,} left out"
+            print(counted, *prepared.notes, sep="\n", file=sys.stderr)
             votes = votes_path if dataset == "fer2013" else None
-            table = tables[dataset] = score_shipped(dataset, prepared, votes, ten_views)
+            table = score_shipped(dataset, prepared, votes, ten_views)
             for name in table.index.unique("model"):
                 print(_note_on_images(name, prepared), file=sys.stderr)
                 for note in _notes_on_labels(name, votes):
                     print(note, file=sys.stderr)
-    return tables
-
-
-def _print(tables, as_json):
-    """Print tables for people or, as JSON, for programs."""
-    if not as_json:
-        for table in tables.values():
-            print(table.drop(columns="correct").round(3).to_string(na_rep="-"), end="\n\n")
-        return
-    records = {
-        name: json.loads(table.reset_index().to_json(orient="records", double_precision=15))
-        for name, table in tables.items()
-    }
-    print(json.dumps(records, indent=1))
+            yield dataset, table
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from utils import config
 from utils.files import replaced_when_done
 
 TEMPLATE = Path(__file__).with_name("grade.html")
+MADE_BY = "python tasks.py grade"  # said in each page: pages of others are not deleted
 NO_DIFFERENCE = "nothing: our recipe"
 NUM_SHOWN = 6  # of differences, in the table; the student's page has all
 COLUMNS = (
@@ -129,12 +130,13 @@ def grade(folder, output):
     environment.filters["hash"] = _hash
     template = environment.get_template(TEMPLATE.name)
     settings = {"made": f"{datetime.now():%Y-%m-%d %H:%M}", "width": WIDTH, "height": HEIGHT}
+    settings["made_by"] = MADE_BY
     for student in students:
         page = template.render(student=student, **settings)
         _write(output / student.page, page)
     pages = {(output / student.page).name for student in students}
     for old in (output / "students").glob("[0-9]*_*.html"):  # of a course graded before
-        if old.name not in pages:
+        if old.name not in pages and MADE_BY in old.read_text(encoding="utf-8", errors="replace"):
             old.unlink()
     rows = list(table_rows(students))
     answers = list(answer_rows(students, own_notebooks()))

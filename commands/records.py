@@ -25,8 +25,8 @@ from utils.files import DAMAGE
 from utils.preprocessing import CLASSES
 
 FILES = ("run.json", "history.csv", "predictions.npz")
-# Ours have 12 kB, 5 kB and 400 kB at most.
-MAX_BYTES = {"run.json": 2**20, "history.csv": 2**20, "predictions.npz": 2**22}
+# Ours have 12 kB, 5 kB and, with 101 outputs for age, 3.3 MB at most.
+MAX_BYTES = {"run.json": 2**20, "history.csv": 2**20, "predictions.npz": 2**23}
 MAX_UNPACKED = 2**23  # of one array in predictions.npz
 MAX_COLUMNS = 200  # of history.csv
 MAX_DEPTH = 20  # of run.json
@@ -149,7 +149,7 @@ def read_run(folder):
     DamagedRun
         If a file is missing, damaged, too large or not what `utils.training.train` writes.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # as ours are named, see `RunRecord.is_reference`
     facts = _read_facts(folder)
     if "finished" not in facts:
         done = len(_read_history(folder)) if (folder / "history.csv").exists() else 0
@@ -220,13 +220,12 @@ def _read_bytes(path):
 def _read_facts(folder):
     """Content of run.json, with what an unfinished run has too."""
     path = folder / "run.json"
+    content = _read_bytes(path)
     try:
-        facts = json.loads(_read_bytes(path).decode("utf-8"))
+        facts = json.loads(content.decode("utf-8"))
     except RecursionError as error:
         raise _damaged(path, "is nested too deeply, expected what a training writes") from error
     except ValueError as error:
-        if isinstance(error, DamagedRun):
-            raise
         raise _damaged(path, f"is not JSON ({shown(error, 80)})") from error
     facts = _cleaned(path, facts)
     _expect_facts(path, facts, BEGUN_FACTS)

@@ -61,15 +61,16 @@ def build_report(runs_dir, title):
     FileNotFoundError
         If there is no such folder.
     """
-    # It loads TensorFlow, which whoever wants a table only need not wait for.
-    from utils.course_report import TRIALS, compare_with_report
-    from utils.training import tabulate
-
+    runs_dir = runs_dir.resolve()
     if not runs_dir.is_dir():
         raise FileNotFoundError(
             f"{runs_dir} is no folder: expected one with a folder for each run, as train makes it; "
             "--runs outputs/sample/runs reads those on the sample"
         )
+    # It loads TensorFlow, which a wrong folder need not wait for.
+    from utils.course_report import TRIALS, compare_with_report
+    from utils.training import tabulate
+
     records, failures = read_runs(runs_dir)
     references, runs = read_references(), list(records.values())
     own = sorted({record.dataset for record in runs} - set(CLASSES))
@@ -88,7 +89,7 @@ def build_report(runs_dir, title):
         trials={x: _table(compare_with_report(TRIALS[x], records)) for x in TRIALS},
         runs_table=_table(_with_checks(tabulate(runs, "test"), runs, found)) if runs else None,
         data={x: _table(_data_table(x, runs)) for x in [*CLASSES, *own]},
-        studies=_studies(runs_dir.resolve().with_name("tune")),
+        studies=_studies(runs_dir.parent / "tune"),
         environments=_table(_environments(runs)) if runs else None,
         sections=[_section(x, reference_of(x, references), found[x.name]) for x in runs],
     )
@@ -180,6 +181,9 @@ def _environments(records):
 def _section(record, ours, found):
     """What the page shows of one run, and of ours of the same name or None."""
     made_of = record.made_of
+    # Two of ours kept no checksum of their data.
+    known = ours and ours.made_of.get("data")
+    besides = OF_THE_MACHINE if known else DEPENDS_ON_COPY
     settings = {key: made_of[key] for key in ("epochs", "optimizer", "loss")} | record.batches
     trained, others = record.facts["parameters"]
     asked = questions(record)
@@ -189,8 +193,7 @@ def _section(record, ours, found):
         "checks": found,
         "questions": asked,
         "ours": ours and ours.name,
-        "differences": ours
-        and [_clipped(x) for x in differences(ours.made_of, made_of, OF_THE_MACHINE)],
+        "differences": ours and [_clipped(x) for x in differences(ours.made_of, made_of, besides)],
         "compared": _table(_beside(record, ours)),
         "settings": {_clipped(key): _clipped(value) for key, value in settings.items()},
         "network": [_clipped(line) for line in made_of["network"]],
@@ -290,6 +293,7 @@ def _png(figure):
 
 def _where_runs_are(folder):
     """A hint for who gave a folder without runs."""
+    folder = folder.resolve()
     if (folder / "run.json").is_file():
         return f"it is a run itself, give the folder above it: --runs {folder.parent}"
     patterns = ("*/*/run.json", "*/*/*/run.json", "../sample/runs/*/run.json")

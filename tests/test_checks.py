@@ -30,7 +30,7 @@ from utils.files import read_json, write_json
 from utils.models import BUILDERS
 from utils.networks.contract import WEIGHTS_NAME
 from utils.networks.structure import describe
-from utils.training import Run
+from utils.training import Run, reference
 
 REFERENCES = config.REFERENCE_DIR
 
@@ -81,7 +81,7 @@ def test_our_own_runs_hold(references):
     assert len(references) > 45
     for name, record in references.items():
         unknown = name in ("emotion_compact", "gender_compact")  # did not keep their data's sums
-        expected = ["labels of valid and test not checked: data of another copy"] * unknown
+        expected = ["labels not checked: no checksum of the data was kept"] * unknown
         assert check(record, references) == expected, name
         assert questions(record) == [], name
         run = Run(REFERENCES / name)
@@ -207,11 +207,14 @@ def test_clocks_and_16_bits_explain_some_of_it(tmp_path, references):
     assert not found("half", half) and found("edited", made_up.better_predictions(half))
 
 
-def test_labels_need_the_data_or_a_reference_on_them(small_run, references):
+def test_labels_need_the_data_or_a_reference_on_them(small_run, references, capsys):
+    table = config.prepared_dir("fer2013") / "labels.csv"
+    table.write_text(table.read_text().replace(",", ";"))  # as a spreadsheet saves it
+    unknown = ["labels of valid and test not checked: data of another copy"]
+    assert check(read_run(small_run.folder), references) == unknown
+    assert f"not compared with the data here: {table}" in capsys.readouterr().err
     shutil.rmtree(config.prepared_dir("fer2013"))
-    assert check(read_run(small_run.folder), references) == [
-        "labels of valid and test not checked: data of another copy"
-    ]
+    assert check(read_run(small_run.folder), references) == unknown
     # A subset of the classes is known from a run on all of them.
     five = {"emotion_six_conv": references["emotion_six_conv"]}
     assert check(references["emotion_five_classes"], five) == []
@@ -336,6 +339,19 @@ def test_all_copies_of_training_images_right_is_a_question(references, tmp_path)
     )
     change_predictions(folder, learned)
     assert any("all 288 test images" in x for x in questions(read_run(folder)))
+
+
+def test_a_damaged_run_of_ours_is_named_not_missing(tmp_path, monkeypatch):
+    shutil.copytree(REFERENCES / "emotion_fer", tmp_path / "emotion_fer")
+    monkeypatch.setattr(config, "REFERENCE_DIR", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert read_run("emotion_fer").is_reference, "from wherever it is named"
+    path = tmp_path / "emotion_fer" / "predictions.npz"
+    path.write_bytes(path.read_bytes()[:999])
+    with pytest.raises(ValueError, match="of our runs, emotion_fer/predictions.npz cannot be read"):
+        read_references()
+    with pytest.raises(ValueError, match="emotion_fer.predictions.npz cannot be read .*get it"):
+        reference("emotion_fer").predictions("test")
 
 
 def test_a_second_run_of_a_name_is_laid_beside_the_reference_of_the_first(references):

@@ -268,7 +268,11 @@ def test_shipped_networks_are_scored_from_the_command_line(prepared_workspace, t
         expected = evaluate(y_true, model.predict(images, verbose=0))
         assert {key: scores[key] for key in expected} == pytest.approx(expected)
     rows = {record["test images"]: record for record in tables["utkface"]}
-    labels = rows_of(load_prepared("utkface"), "test")
+    utk = load_prepared("utkface")
+    assert (
+        f"{utk.found} found, {len(utk.labels)} used, {len(utk.left_out)} left out" in captured.err
+    )
+    labels = rows_of(utk, "test")
     for part, ends in {"from 6": (6, 200), "18 to 60": (18, 60), "21 to 60": (21, 60)}.items():
         assert rows[f"ages {part}"]["n"] == labels["age"].between(*ends).sum()
     assert rows["female"]["n"] + rows["male"]["n"] == len(labels)
@@ -361,6 +365,9 @@ def test_command_line_says_what_is_wrong(tmp_path, capsys):
         (tmp_path / name).write_bytes(b"no archive")
         assert command.main([option, str(tmp_path / name)]) == 1
         assert f"{name} cannot be read" in capsys.readouterr().err
+    both = ["--fer", str(tmp_path / "fer2013.csv.gz"), "--utk", str(tmp_path / "Typo")]
+    assert command.main(both) == 1
+    assert "Typo does not exist" in capsys.readouterr().err, "before the first is read"
     for arguments, reason in (
         ([], "give --fer, --utk or both"),
         (["--utk", "UTKFace", "--votes", "votes.csv"], "give --fer as well"),

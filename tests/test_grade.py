@@ -128,13 +128,15 @@ def test_the_command_refuses_what_is_no_folder_of_submissions(tmp_path, capsys):
             grade.main([str(folder), "--output", str(output)])
         assert "would be taken for submissions" in capsys.readouterr().err
     assert not (tmp_path / "pages").exists()
+    essay = tmp_path / "out" / "students" / "2024_essay.html"
     for name in ("anna", "ben"):
         (tmp_path / name).mkdir()
         files = made_up.members({"a": made_up.make_run(0)})
         made_up.submission(tmp_path / name / f"{name}.zip", files)
         grade.main([str(tmp_path / name), "--output", str(tmp_path / "out")])
-    pages = [path.name for path in (tmp_path / "out" / "students").iterdir()]
-    assert pages == ["01_ben.html"], "pages of another grading have gone"
+        essay.write_text("somebody else's")
+    pages = {path.name for path in (tmp_path / "out" / "students").iterdir()}
+    assert pages == {"01_ben.html", essay.name}, "pages of another grading have gone, and no more"
 
 
 def test_nothing_here_needs_tensorflow():

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections import Counter
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -272,7 +273,9 @@ def test_the_command_writes_the_page_and_refuses_a_wrong_folder(
         report.main(["--runs", str(tmp_path / "none"), "--output", str(output)])
     assert stop.value.code == 1
     assert "is no folder" in capsys.readouterr().err
+    monkeypatch.chdir(runs_dir / "begun")
     for folder, hint in (
+        (Path("."), f"it is a run itself, give the folder above it: --runs {runs_dir}"),
         (runs_dir.parent, f"there are some in {runs_dir}: give --runs {runs_dir}"),
         (runs_dir.parent.parent, f"give --runs {runs_dir}"),
         (runs_dir / "begun", f"it is a run itself, give the folder above it: --runs {runs_dir}"),

@@ -318,7 +318,7 @@ def reliability(y_true, probabilities):
         probability that has images.
     """
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y_true
-    bins = pd.cut(confidence, np.linspace(0, 1, 16))
+    bins = pd.cut(confidence.clip(max=1), np.linspace(0, 1, 16))  # a sum may round to more
     table = pd.DataFrame({"confidence": confidence, "correct": right, "bin": bins})
     means = table.groupby("bin", observed=True)["confidence"].mean()
     return accuracy_by(table, "bin").assign(confidence=means)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from utils.data.prepared import copies_of_training, load_images
 from utils.evaluation import evaluate, jitter
-from utils.files import replaced_when_done
+from utils.files import read_table, replaced_when_done
 from utils.networks.storage import load_network, only_class
 from utils.preprocessing import average_mirrored
 from utils.training import prepared_of
@@ -98,7 +98,7 @@ def accuracy_by_severity(run):
         table = pd.DataFrame(rows).drop(columns=["correct", "macro_f1"])
         with replaced_when_done(path) as unfinished:
             table.to_csv(unfinished, index=False)
-    return pd.read_csv(path)
+    return read_table(path, columns=("corruption", "severity", "accuracy"))
 
 
 def jitter_of(run):
@@ -137,4 +137,4 @@ def jitter_of(run):
         }
         with replaced_when_done(path) as unfinished:
             jitter(average_mirrored(predict, images), moved).to_csv(unfinished)
-    return pd.read_csv(path, index_col="change")
+    return read_table(path, columns=("change", "share", "low", "high")).set_index("change")

@@ -32,6 +32,7 @@ from utils.files import (
     GET_AGAIN,
     check_replaceable,
     read_json,
+    refuse_damaged,
     remove,
     replaced_when_done,
     sha256_of,
@@ -77,8 +78,7 @@ class Run:
     @property
     def facts(self):
         """Content of ``run.json``."""
-        advice = GET_AGAIN if self.is_reference else "delete its folder and train it again"
-        return read_json(self.folder / "run.json", advice)
+        return read_json(self.folder / "run.json", self._advice)
 
     @property
     def is_begun(self):
@@ -141,7 +141,7 @@ class Run:
         y_true : numpy.ndarray, int, (n,)
         probabilities : numpy.ndarray, float32, (n, num_classes)
         """
-        with np.load(self.folder / "predictions.npz") as stored:
+        with self._stored() as stored:
             key = f"{split}_averaged" if averaged else f"{split}_probabilities"
             key += f"_{output}" if output else ""
             return stored[f"{split}_true"], stored[key].astype(np.float32)
@@ -149,8 +149,18 @@ class Run:
     @property
     def has_averaged(self):
         """Whether several views of each image were scored too."""
-        with np.load(self.folder / "predictions.npz") as stored:
+        with self._stored() as stored:
             return "valid_averaged" in stored
+
+    @contextmanager
+    def _stored(self):
+        path = self.folder / "predictions.npz"
+        with refuse_damaged(path, self._advice), np.load(path) as stored:
+            yield stored
+
+    @property
+    def _advice(self):
+        return GET_AGAIN if self.is_reference else "delete its folder and train it again"
 
     def load_model(self):
         """The trained network, float32, from the report's pair of files.
