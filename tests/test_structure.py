@@ -63,18 +63,24 @@ def test_what_was_changed_is_named(one, other, said):
 
 
 def test_the_code_of_a_callback_of_one_s_own_counts():
-    def described(rate, every=None):
+    def described(rate, every=None, epochs=()):
         class Fixed(keras.callbacks.Callback):
+            def __init__(self, epochs):
+                super().__init__()
+                self.epochs = epochs
+
             def on_epoch_begin(self, epoch, logs=None):
                 self.model.optimizer.learning_rate = rate
 
         Fixed.every = every
-        return describe(build(), None, [Fixed()])
+        return describe(build(), None, [Fixed(epochs)])
 
     (found,) = differences(described(0.1), described(0.2))
-    assert found.startswith("callbacks ['Fixed() on_epoch_begin ")
+    assert found.startswith("callbacks ['Fixed(epochs=()) ") and " on_epoch_begin " in found
     (found,) = differences(described(0.1, 2), described(0.1, 3))
     assert "{'every': 2}" in found and "{'every': 3}" in found
+    (found,) = differences(described(0.1, epochs=(5, 10)), described(0.1, epochs=(1, 2)))
+    assert "epochs=(5, 10)" in found and "epochs=(1, 2)" in found
     assert described(0.1) == described(0.1)
     assert "RenewStatistics()" in str(describe(build(), None, [RenewStatistics(None)])["callbacks"])
 
@@ -141,6 +147,11 @@ def test_functions_of_one_s_own_are_told_apart_by_what_they_compute():
         exec(line, known)
         calls.append(describe(build(loss=known["loss"])))
     assert calls[0] == calls[1] != calls[2]
+    gammas = []
+    for gamma in (1.0, 2.0):
+        exec(f"def loss(y, p, *, gamma={gamma}):\n    return gamma * (y - p)", known)
+        gammas.append(describe(build(loss=known["loss"])))
+    assert gammas[0] != gammas[1]
 
     class Scaled(keras.losses.Loss):
         def __init__(self, factor):

@@ -220,7 +220,7 @@ def train(
         the first output is the class, others are kept under the names of their layers.
     show_reference : bool
         Where yours is not finished and one of ours was the same training, return ours; `model`
-        stays as it is.
+        is where it began.
 
     Returns
     -------
@@ -254,11 +254,11 @@ def train(
         check_that_it_loads(with_policy(keep))
         _check_outputs(model, keep, valid_batches)
         with _claimed(runs_dir, name, made_of) as run:
-            if not run.is_finished:  # by another process, while this one got ready
+            if not run.is_finished:  # else by another process, while this one got ready
                 if begins_again and not run.epochs:
                     print(
-                        f"{run.name}: begins with the weights with which this model was trained "
-                        "first; to go on from what it has learned, train "
+                        f"{run.name}: begins with the weights and the learning rate that this model "
+                        "had when it was trained first; to go on from what it has learned, train "
                         "keras.Model(model.input, model.output) under another name"
                     )
                 _fit(model, run, train_batches, valid_batches, epochs, class_weight, callbacks)
@@ -495,7 +495,7 @@ def _wait_for(table):
             time.sleep(SECONDS_TO_WAIT)
 
 
-def _remove(checkpoints):
+def _remove_checkpoints(checkpoints):
     for path in checkpoints:
         with suppress(OSError):  # Windows keeps what is open in another program: they do no harm
             remove(path)
@@ -542,7 +542,7 @@ class _Record(keras.callbacks.Callback):
         path = self.folder / f"checkpoint_{epochs:05}.weights.h5"
         with replaced_when_done(path) as partial:
             self.model.save_weights(partial)
-        _remove(each for each in earlier if each != path)
+        _remove_checkpoints(each for each in earlier if each != path)
 
 
 def _score_and_keep(model, run, valid_batches, average_views):
@@ -577,7 +577,7 @@ def _score_and_keep(model, run, valid_batches, average_views):
         "versions": _versions(),
     }
     write_json(run.folder / "run.json", run.facts | facts)
-    _remove(_checkpoints(run.folder))
+    _remove_checkpoints(_checkpoints(run.folder))
     print(f"{run.name}: {scores['accuracy']:.1%} of {scores['n']:,} validation images")
 
 

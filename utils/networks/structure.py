@@ -53,6 +53,11 @@ def describe(model, class_weight=None, callbacks=()):
     }
 
 
+def _is_plain(value):
+    """Whether a value says all of itself: a list does not, as a callback may fill it."""
+    return isinstance(value, PLAIN) or (isinstance(value, tuple) and all(map(_is_plain, value)))
+
+
 def checksum_of(weights):
     """SHA-256 of arrays, one after the other."""
     return hashlib.sha256(b"".join(x.tobytes() for x in weights)).hexdigest()
@@ -66,7 +71,7 @@ def _arguments(callback):
         known["min_delta"] = abs(known["min_delta"])  # Keras changes its sign when it begins
     known.pop("verbose", None)
     settings = {name: _function(x) or x for name, x in known.items()}
-    return ", ".join(f"{name}={x}" for name, x in settings.items() if isinstance(x, PLAIN))
+    return ", ".join(f"{name}={x}" for name, x in settings.items() if _is_plain(x))
 
 
 def _own_code(callback):
@@ -76,9 +81,7 @@ def _own_code(callback):
     spec = getattr(sys.modules.get(kind.__module__), "__spec__", None)
     if (spec.name if spec else "").startswith(("keras.", "utils.", "commands.")):
         return ""
-    numbers = {
-        key: x for key, x in vars(kind).items() if isinstance(x, PLAIN) and not key.startswith("__")
-    }
+    numbers = {k: x for k, x in vars(kind).items() if _is_plain(x) and not k.startswith("__")}
     code = [code for x in vars(kind).values() if (code := _function(x))]
     return "".join(f" {x}" for x in (*code, *([numbers] if numbers else [])))
 
@@ -86,21 +89,21 @@ def _own_code(callback):
 def _function(function, callers=()):
     """What tells a function of one's own from others: its name and a checksum of its code.
 
-    The numbers that it takes from around it count, and functions beside it that it calls; lists
-    do not, as a callback may fill them.
+    The numbers that it takes from around it count, and functions beside it that it calls.
     """
     if not inspect.isfunction(function):
         return None
     callers = (*callers, function)
     around = [x.cell_contents for x in function.__closure__ or ()]
     around += [function.__globals__.get(name) for name in _globals(function.__code__)]
-    around += function.__defaults__ or ()
+    around += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     called = [
         _function(x, callers)
         for x in around
-        if inspect.isfunction(x) and x.__module__ == function.__module__ and x not in callers
+        if inspect.isfunction(x) and x.__module__ == function.__module__
+        if x not in callers  # two that call each other would be followed for ever
     ]
-    values = [x for x in around if isinstance(x, PLAIN)]
+    values = [x for x in around if _is_plain(x)]
     content = repr((_code(function.__code__), values, *called))
     return f"{function.__name__} {hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
@@ -109,7 +112,7 @@ def _own_loss(loss):
     """What tells a loss object of one's own class from others: its name, code and numbers."""
     if isinstance(loss, str) or type(loss).__module__.startswith("keras."):
         return None
-    settings = {key: x for key, x in vars(loss).items() if isinstance(x, PLAIN) and key != "name"}
+    settings = {key: x for key, x in vars(loss).items() if _is_plain(x) and key != "name"}
     return f"{type(loss).__name__} {_function(type(loss).call)} {settings}"
 
 

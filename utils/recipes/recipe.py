@@ -259,9 +259,8 @@ def train_recipe(recipe, name, callbacks=()):
     devices = [f"a GPU of compute capability {x}.{y}" for x, y in capabilities]
     print(f"{name}: computes in {policy} on {' and '.join(devices) or 'the processor'}")
     names = ("split_name", "batch_size", "augmentation", "mixup", "seed")
-    settings = {name: getattr(recipe, name) for name in names}
-    face_input, classes = recipe.face_input, recipe.classes
-    given = load_batches(recipe.dataset, "train", face_input, classes, **settings)
+    settings = {x: getattr(recipe, x) for x in names}
+    given = load_batches(recipe.dataset, "train", recipe.face_input, recipe.classes, **settings)
     train_batches = _with_soft_labels(recipe, given, policy)
     valid_batches = given.of("valid")
     class_weight = None
@@ -278,9 +277,8 @@ def train_recipe(recipe, name, callbacks=()):
         model = keep = build(recipe, policy)
         if recipe.auxiliary:
             model, keep = add_outputs(keep, recipe.auxiliary)
-            train_batches, valid_batches = (
-                add_labels(batches, recipe.auxiliary) for batches in (train_batches, valid_batches)
-            )
+            train_batches = add_labels(train_batches, recipe.auxiliary)
+            valid_batches = add_labels(valid_batches, recipe.auxiliary)
         steps = recipe.epochs * -(-len(train_batches.y_true) // recipe.batch_size)
         compile_model(model, recipe, steps)
         return train(
