@@ -1,5 +1,7 @@
+import _thread
 import io
 import os
+import threading
 import time
 from types import SimpleNamespace
 
@@ -7,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from scenes import noise
+from scenes import FakeCamera, noise
 
 from utils import config
 from utils.files import encode_image
@@ -270,3 +272,24 @@ def test_pictures_of_a_folder_keep_their_number_and_name(tmp_path):
         found = [(source.number, source.seconds, source.file) for _ in source]
     assert found == [(0, 0.0, "IMG_01.jpg"), (2, 2.0, "IMG_03.jpg"), (3, 3.0, "IMG_04.jpg")]
     assert "1 of 4 could not be read: IMG_02_broken.jpg (" in source.stop_reason
+
+
+def test_an_impatient_ctrl_c_does_not_release_a_camera_that_is_read(monkeypatch):
+    class Stalled(FakeCamera):
+        def read(self):
+            found = super().read()
+            if not found[0]:  # a stream without a frame: OpenCV waits for long
+                time.sleep(1)
+                self.left = time.perf_counter()
+            return found
+
+        def release(self):
+            self.released = time.perf_counter()
+
+    camera = Stalled([noise()])
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: camera)
+    monkeypatch.setattr(sources, "CAMERA_RETRIES", 1)
+    with open_source(0) as source:
+        next(iter(source))
+        threading.Timer(0.3, _thread.interrupt_main).start()
+    assert camera.left < camera.released

@@ -257,9 +257,9 @@ def train(
             if not run.is_finished:  # else by another process, while this one got ready
                 if begins_again and not run.epochs:
                     print(
-                        f"{run.name}: begins with the weights and the learning rate that this model "
-                        "had when it was trained first; to go on from what it has learned, train "
-                        "keras.Model(model.input, model.output) under another name"
+                        f"{run.name}: begins with the weights and the learning rate that this "
+                        "model had when it was trained first; to go on from what it has "
+                        "learned, train keras.Model(model.input, model.output) under another name"
                     )
                 _fit(model, run, train_batches, valid_batches, epochs, class_weight, callbacks)
                 _score_and_keep(keep, run, valid_batches, average_views)

@@ -24,7 +24,6 @@ FONT_CAPITAL = 21  # pixels, height of its capitals at scale 1
 PLATE = 1.75  # height of a label, in capitals
 SMALLEST_CAPITAL = 10  # pixels
 SIZE_STEP = 1.25
-NOWHERE = (0, 0, 0, 0)
 WAIT_FOR_DISPLAY = 10  # seconds
 WINDOW_TITLE = "gender and emotion (q ends)"
 LARGEST_WINDOW = (720, 1280)  # height, width: fits most screens
@@ -111,26 +110,23 @@ def place_labels(faces, height, width, corners=()):
     ]  # fmt: skip
     taken += [_surroundings(label) for label in corners]
     labels = {}
-    for number, (face, (left, top, right, bottom)) in enumerate(zip(faces, boxes)):
-        taken.append(NOWHERE)
-        text = face.label
-        plate = _height_for(text, bottom - top, height, width)
-        if not plate or left >= right or top >= bottom:
-            continue
-        for place in (max(top - plate, 0), min(bottom, height - plate), top):
-            label = _beside(text, (left, right), place, plate, width, taken)
-            if label:
-                labels[number] = label
-                taken[-1] = _surroundings(label)
-                break
-    for number, label in labels.items():
-        own = number - len(faces)
-        taken[own], before = NOWHERE, taken[own]
+
+    def write(number, text, top, plate):
         left, _, right, _ = boxes[number]
-        caption = faces[number].caption
-        longer = _beside(caption, (left, right), label.top, label.height, width, taken)
-        labels[number] = longer or label
-        taken[own] = _surroundings(longer) if longer else before
+        others = [_surroundings(label) for x, label in labels.items() if x != number]
+        label = _beside(text, (left, right), top, plate, width, taken + others)
+        if label:
+            labels[number] = label
+        return label
+
+    for number, (face, (left, top, right, bottom)) in enumerate(zip(faces, boxes)):
+        plate = _height_for(face.label, bottom - top, height, width)
+        if plate and left < right and top < bottom:
+            places = max(top - plate, 0), min(bottom, height - plate), top
+            any(write(number, face.label, place, plate) for place in places)
+    # Where there is room left, what else is known.
+    for number, label in labels.items():
+        write(number, faces[number].caption, label.top, label.height)
     return list(labels.values())
 
 
@@ -185,16 +181,16 @@ def _beside(text, sides, top, plate, picture_width, taken):
     last = min(max(left, right - width) + half, picture_width - width)
     bottom = top + plate
     blocked = [
-        (left, right)
-        for left, upper, right, lower in taken
-        if upper < bottom and lower > top and left < last + width and right > first
+        (start, end)
+        for start, upper, end, lower in taken
+        if upper < bottom and lower > top and start < last + width and end > first
     ]
-    places = [preferred, *(left - width for left, _ in blocked), *(right for _, right in blocked)]
+    places = [preferred, *(start - width for start, _ in blocked), *(end for _, end in blocked)]
     free = [
         place
         for place in places
         if first <= place <= last
-        and all(right <= place or left >= place + width for left, right in blocked)
+        and all(end <= place or start >= place + width for start, end in blocked)
     ]
     if not free:
         return None

@@ -68,7 +68,7 @@ class Engine:
         if search and self.budget:
             share = (time.perf_counter() - start) / (SEARCH_SHARE * self.budget)
             self._frames_to_follow = min(math.ceil(share), SELDOM)
-        self._frames_to_follow = max(0, self._frames_to_follow - 1)
+        self._frames_to_follow = max(0, self._frames_to_follow - 1)  # this one included
         with self.watch("reading"):
             turns = {number: turn for turn, number in enumerate(self._labelled)}
             waiting = sorted(tracks, key=lambda track: turns.get(track.number, -1))

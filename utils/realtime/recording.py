@@ -63,7 +63,8 @@ class Recording:
 
     def write(self, faces, frame, picture):
         """Keep the frame that the source gave last, its faces, and the picture that was shown."""
-        for write in self._writers:
+        # The table last: where Ctrl-C ends the wait for a thread, it has no more than the film.
+        for write in reversed(self._writers):
             write(faces, frame, picture)
 
 
@@ -200,8 +201,8 @@ def _in_background(failed, patient):
 
     with ThreadPoolExecutor(1, "recording") as worker:
         yield submit
-    for error in errors:
-        raise error
+    if errors:
+        raise errors[0]
 
 
 @contextmanager

@@ -302,7 +302,9 @@ def _newest_frames(source):
         source.stop_reason = f"{source.name} gave no frame {CAMERA_RETRIES} times in a row"
     finally:  # a camera must not be released while it is read
         stopping.set()
-        reader.join()
+        while reader.is_alive():
+            with suppress(KeyboardInterrupt):  # an impatient second one
+                reader.join()
 
 
 def _film(name, capture, address, shown):

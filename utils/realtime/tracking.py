@@ -99,6 +99,7 @@ class FaceTracker:
             _follow(followed, before, self._grey, scale)
         if search:
             seen = [track.box for track in self.tracks if not track.unseen]
+            # Seen now; or seen twice before, not long ago, and no other face is there now.
             self.tracks = [
                 track
                 for track in self.tracks

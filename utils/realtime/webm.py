@@ -84,9 +84,7 @@ class WebmWriter:
 
 def _element(name, *parts):
     """An element of Matroska: its number, its size, and other elements."""
-    content = _content(*parts)
-    number = name.to_bytes((name.bit_length() + 7) // 8, "big")
-    return number + struct.pack(">Q", 1 << 56 | len(content)) + content
+    return _content((name, _content(*parts)))
 
 
 def _content(*parts):
