@@ -49,6 +49,7 @@ FAMILIES = {
     "beyond": {
         "emotion_fer_again": "`emotion_fer`, fine-tuned with its own answers",
         "emotion_fer_distilled": "knowledge distillation from `emotion_fer`",
+        "emotion_vgg_distilled": "`emotion_vgg`, knowledge distillation, 36 epochs",
         "emotion_fer_distilled_camera": "fine-tuned from it with blur and noise, two teachers",
         "emotion_fer_distilled_mean": "knowledge distillation from three seeds",
         "emotion_fer_distilled_anti_aliased": "40 more epochs by its own answers, blur",
@@ -185,6 +186,10 @@ CHANGES = (
         *(TAUGHT, TAUGHT, "taught by itself; shipped for training on"),
     ),
     ("a teacher instead of label smoothing", "emotion_step_8_taught", STEP, STEP, "kept"),
+    (
+        *("a teacher of another architecture for VGG", "emotion_vgg_distilled"),
+        *("emotion_vgg", TAUGHT, "in 36 epochs, not 45"),
+    ),
     ("three teachers", "emotion_step_8_taught_by_three", "emotion_step_8_taught", STEP, ""),
     ("three teachers, full width", "emotion_fer_distilled_mean", TAUGHT, TAUGHT, ""),
     (
